@@ -1,0 +1,193 @@
+"""Tasks for the tests, found by autodiscovery as those of any project are. Add yours where they are used by several."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from django.db import connection, transaction
+from django.utils import timezone, translation
+
+from django_taskq import current_task, task
+from django_taskq.exceptions import SoftTimeLimitExceeded
+from django_taskq.models import TaskRecord
+from tests.testapp.models import Effect
+
+
+@task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@task
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task
+def leave_effect(name: str, seconds: float = 0) -> None:
+    """Take this long, then write an Effect."""
+    time.sleep(seconds)
+    Effect.objects.create(name=name)
+
+
+# For tests of faults and of the worker: what they do is written to a file that survives everything but the disk.
+
+
+def write_line(path: str, *words: object) -> None:
+    """Append one line at once: O_APPEND keeps writers of many processes apart, and a kill cannot cut it in two."""
+    line = " ".join(str(word) for word in (*words, os.getpid(), time.monotonic())) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def spend(seconds: float, how: str) -> None:
+    """``sleep`` gives others the interpreter, ``gil`` keeps it in one C call, ``signals`` ignores soft limits."""
+    if how == "gil":
+        # No signal may interrupt it either: a computation would not notice one.
+        everything = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        ctypes.PyDLL(None).usleep(int(seconds * 1_000_000))
+        signal.pthread_sigmask(signal.SIG_SETMASK, everything)
+    elif how == "signals":
+        with contextlib.suppress(Exception):
+            time.sleep(seconds)
+        time.sleep(seconds)
+    elif seconds:
+        time.sleep(seconds)
+
+
+def gate(path: str, pid: int) -> Path:
+    return Path(f"{path}.{pid}")
+
+
+def let_go(path: str, pid: int) -> None:
+    """End what a process does ``until-told``."""
+    gate(path, pid).touch()
+
+
+def wait_at_gate(path: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not gate(path, os.getpid()).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@task
+def note(path: str, key: str, seconds: float = 0, how: str = "sleep") -> None:
+    """Write a line at the start and one at the end. ``until-told`` lasts until :func:`let_go` for this process."""
+    write_line(path, "start", key)
+    if how == "until-told":
+        wait_at_gate(path, seconds)
+    else:
+        spend(seconds, how)
+    write_line(path, "end", key)
+
+
+@task(acks_late=False)
+def note_at_most_once(path: str, key: str, seconds: float = 0, how: str = "sleep") -> None:
+    note.function(path, key, seconds, how)
+
+
+@task(transactional=True)
+def note_exactly_once(path: str, key: str, seconds: float = 0) -> None:
+    write_line(path, "start", key)
+    Effect.objects.create(name=key)
+    time.sleep(seconds)
+    write_line(path, "end", key)
+
+
+@task(soft_time_limit=0.5)
+def note_with_soft_limit(path: str, key: str, seconds: float) -> str:
+    write_line(path, "start", key)
+    try:
+        time.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        write_line(path, "tidied", key)
+        raise
+    return "in time"
+
+
+@task(soft_time_limit=0.3, time_limit=1)
+def note_with_hard_limit(path: str, key: str, seconds: float, how: str) -> None:
+    note.function(path, key, seconds, how)
+
+
+@task(autoretry_for=(OSError,), max_retries=3, retry_backoff=0.2, retry_jitter=False)
+def note_until_attempt(path: str, key: str, good: int) -> int:
+    """Fail until this attempt."""
+    write_line(path, "start", key)
+    if current_task.attempt < good:
+        raise OSError(f"attempt {current_task.attempt}")
+    return int(current_task.attempt)
+
+
+@task
+def die(path: str, key: str, how: str) -> None:
+    """Take the worker process down: by ``kill``, ``exit`` or ``segfault``."""
+    write_line(path, "start", key)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "exit":
+        os._exit(0)
+    else:
+        ctypes.string_at(0)
+
+
+@task
+def leave(how: str) -> None:
+    """Raise what ends a program."""
+    raise {"SystemExit": SystemExit(3), "KeyboardInterrupt": KeyboardInterrupt(), "GeneratorExit": GeneratorExit()}[how]
+
+
+@task
+def leave_block_open(name: str) -> None:
+    """Return with a transaction open."""
+    transaction.atomic().__enter__()
+    Effect.objects.create(name=name)
+
+
+@task
+def start_processes() -> list[int]:
+    """A program and a pool of processes, as tasks do."""
+    printed = subprocess.run(["echo", "40"], capture_output=True, check=True).stdout
+    with multiprocessing.Pool(2) as pool:
+        return [int(printed), *pool.map(abs, [-1, -2])]
+
+
+@task
+def count_queries() -> int:
+    """How many queries this connection remembers, after making one."""
+    Effect.objects.count()
+    return len(connection.queries)
+
+
+@task
+def say_hello(text: str) -> str:
+    logging.getLogger("tests.testapp").warning("hello %s", text)
+    return str(current_task.id)
+
+
+@task
+def look_around() -> list[str]:
+    """The language and time zone that are active."""
+    return [str(translation.get_language()), timezone.get_current_timezone_name()]
+
+
+@task
+def see_own_start() -> bool:
+    """Whether the row says already that this run has started."""
+    return TaskRecord.objects.filter(pk=current_task.id, started_at__isnull=False).exists()
