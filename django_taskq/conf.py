@@ -1,0 +1,200 @@
+"""The ``TASKQ`` setting: read lazily, validated as a whole, one frozen object for everybody.
+
+``get_settings()`` is the only way to a setting. It raises ``ImproperlyConfigured`` with the first problem; the system
+checks show all of them (:func:`problems`). Nothing here is read at import, and ``override_settings`` works.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+DEFAULT_QUEUE = "default"
+BROKER_SCHEMES = ("database",)
+# Ten years: a bound that no clock arithmetic overflows, and that nobody means to pass.
+MOST_SECONDS = 3650 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with ``TASKQ``: the check id's number, what is wrong, and how to mend it."""
+
+    check_id: str
+    message: str
+    hint: str
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """``' Did you mean "x"?'`` for the nearest known word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MOST_SECONDS:
+        raise ValueError("a number of seconds above 0, or a timedelta, of at most ten years")
+    return float(value)
+
+
+def _seconds_or_none(value: Any) -> float | None:
+    return None if value is None else _seconds(value)
+
+
+def _retention(value: Any) -> timedelta | None:
+    return None if value is None else timedelta(seconds=_seconds(value))
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("a whole number of at least 1")
+    return value
+
+
+def _grace(value: Any) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else _seconds(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a non-empty string")
+    return value
+
+
+def _broker_url(value: Any) -> str:
+    scheme = _text(value).partition("://")[0]
+    if "://" not in value or scheme not in BROKER_SCHEMES:
+        known = ", ".join(f"{name}://" for name in BROKER_SCHEMES)
+        raise ValueError(
+            f"a URL whose scheme a broker speaks ({known});{suggest(scheme, BROKER_SCHEMES) or ' this is not'}"
+        )
+    return str(value)
+
+
+def parse_queue_name(value: Any) -> str:
+    """A valid queue name, or ``ValueError``. The narrow alphabet is safe in every broker, URL and channel name."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value) is None:
+        raise ValueError("queue names of 1 to 100 letters, digits or ._-")
+    return value
+
+
+def _queues(value: Any) -> frozenset[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError("a list of queue names, or a dict from queue names to their options")
+    names = frozenset(parse_queue_name(name) for name in value)
+    if isinstance(value, Mapping):
+        for name, options in value.items():
+            if options not in ({}, None):
+                raise ValueError(f"queues without options: {options!r} of queue {name!r} is not known to this version")
+    return names
+
+
+def _setting(parse: Callable[[Any], Any], default: Any = MISSING, *, factory: Any = MISSING) -> Any:
+    return field(default=default, default_factory=factory, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every key of ``TASKQ`` in lower case, parsed. Durations are seconds unless they are timedeltas."""
+
+    broker_url: str = _setting(_broker_url, "database://")
+    database: str = _setting(_text, "default")
+    queues: frozenset[str] = _setting(_queues, frozenset())
+    eager: bool = _setting(_flag, False)
+    max_payload: int = _setting(_count, 1 << 20)
+    time_limit: float | None = _setting(_seconds_or_none, None)
+    soft_time_limit: float | None = _setting(_seconds_or_none, None)
+    result_expires: timedelta | None = _setting(_retention, timedelta(days=7))
+    failure_expires: timedelta | None = _setting(_retention, timedelta(days=30))
+    unknown_task_deadline: timedelta | None = _setting(_retention, timedelta(days=1))
+    heartbeat_interval: float = _setting(_seconds, 5.0)
+    lease_duration: float = _setting(_seconds, 30.0)
+    processes: int = _setting(_count, factory=lambda: os.cpu_count() or 1)
+    threads: int = _setting(_count, 1)
+    grace: float = _setting(_grace, 30.0)
+
+
+def setting_names() -> list[str]:
+    """The known keys of ``TASKQ``, in their order of declaration."""
+    return [f.name.upper() for f in fields(Settings)]
+
+
+def _load(raw: Any) -> tuple[dict[str, Any], list[Problem]]:
+    if not isinstance(raw, Mapping):
+        problem = Problem("E001", f"TASKQ is a {type(raw).__name__}.", 'Make it a dict, such as {"THREADS": 4}.')
+        return {}, [problem]
+    parsers = {f.name.upper(): f.metadata["parse"] for f in fields(Settings)}
+    values: dict[str, Any] = {}
+    found: list[Problem] = []
+    for key, value in raw.items():
+        if key not in parsers:
+            hint = f"Remove it or correct its name.{suggest(str(key).upper(), parsers)}"
+            found.append(Problem("E002", f"TASKQ[{key!r}] is not a setting.", hint))
+            continue
+        try:
+            values[key.lower()] = parsers[key](value)
+        except ValueError as error:
+            # A URL may hold a password: its value is never repeated.
+            shown = "" if key == "BROKER_URL" else f" = {value!r}"
+            found.append(Problem("E003", f"TASKQ[{key!r}]{shown} is not usable.", f"It takes {error}."))
+    return values, found
+
+
+def _contradictions(values: Settings) -> list[Problem]:
+    found = []
+    if values.lease_duration < 2 * values.heartbeat_interval:
+        message = "TASKQ['LEASE_DURATION'] is shorter than two heartbeats, so one late heartbeat loses all claims."
+        found.append(Problem("E004", message, "Make LEASE_DURATION at least twice HEARTBEAT_INTERVAL."))
+    if values.time_limit and values.soft_time_limit and values.soft_time_limit >= values.time_limit:
+        message = "TASKQ['SOFT_TIME_LIMIT'] is not below TASKQ['TIME_LIMIT'], so it could never act."
+        found.append(Problem("E005", message, "Make SOFT_TIME_LIMIT the smaller of the two."))
+    if values.database not in django_settings.DATABASES:
+        hint = f"Name one of the aliases in DATABASES.{suggest(values.database, django_settings.DATABASES)}"
+        found.append(Problem("E006", f"TASKQ['DATABASE'] names the unknown alias {values.database!r}.", hint))
+    return found
+
+
+def problems() -> list[Problem]:
+    """Everything wrong with ``TASKQ``; empty when it is sound."""
+    values, found = _load(getattr(django_settings, "TASKQ", {}))
+    return found or _contradictions(Settings(**values))
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The parsed settings. Raises ``ImproperlyConfigured`` naming the setting, the value and the mend."""
+    values, found = _load(getattr(django_settings, "TASKQ", {}))
+    found = found or _contradictions(Settings(**values))
+    if found:
+        raise ImproperlyConfigured(f"{found[0].message} {found[0].hint} (django_taskq.{found[0].check_id})")
+    return Settings(**values)
+
+
+def configured_names() -> frozenset[str]:
+    """The keys the project sets itself; every other one is at its default."""
+    return frozenset(getattr(django_settings, "TASKQ", {}))
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in ("TASKQ", "DATABASES"):
+        get_settings.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="django_taskq.conf")

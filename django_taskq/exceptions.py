@@ -1,0 +1,97 @@
+"""Every error django_taskq raises or records.
+
+An error's class is also its reason: runs that expire, lose their worker or turn out to be poison end as FAILED or
+CANCELLED, and the class named in their record says why.
+"""
+
+from __future__ import annotations
+
+
+class TaskqError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidTask(TaskqError):
+    """A task was defined or configured in a way that cannot work; raised when its module is imported."""
+
+
+class EnqueueError(TaskqError):
+    """A run could not be enqueued; nothing was stored."""
+
+
+class InvalidArguments(EnqueueError, TypeError):
+    """The arguments do not bind to the task's signature."""
+
+
+class SerializationError(EnqueueError, TypeError):
+    """A value cannot travel as JSON, or stored text cannot be read back."""
+
+
+class PayloadTooLarge(EnqueueError):
+    """The serialised arguments exceed ``TASKQ["MAX_PAYLOAD"]`` bytes."""
+
+
+class UnknownQueue(EnqueueError):
+    """The queue is not declared anywhere, so no worker would serve it."""
+
+
+class UnknownTask(TaskqError):
+    """No task of this name is registered in the process that was asked to run it."""
+
+
+class ResultNotFound(TaskqError):
+    """No record has this id: it never existed, its transaction was rolled back, or it was pruned."""
+
+
+class ResultUnavailable(TaskqError):
+    """Waiting for this result here could never end (inside a task, or before the enqueuing transaction committed)."""
+
+
+class TaskFailed(TaskqError):
+    """The run failed with an error whose class is not available in this process; the text is the stored one."""
+
+
+class TaskCancelled(TaskqError):
+    """The run was cancelled before it ended."""
+
+
+class TaskExpired(TaskCancelled):
+    """The run was not started before its ``expires_at``."""
+
+
+class MaxRetriesExceeded(TaskqError):
+    """``retry()`` was called without an error of its own once no retries were left."""
+
+
+class PoisonTask(TaskqError):
+    """The run killed its worker process so often that it is not tried again by itself."""
+
+
+class WorkerLost(TaskqError):
+    """The worker process that was running this attempt died."""
+
+
+class LeaseLost(TaskqError):
+    """The claim on the run went to somebody else while it ran; this attempt's result is refused."""
+
+
+class TimeLimitExceeded(TaskqError):
+    """The hard time limit passed and the worker process was killed."""
+
+
+class SoftTimeLimitExceeded(TaskqError):
+    """Raised inside a task whose soft time limit has passed, so that it can tidy up."""
+
+
+class Retry(BaseException):
+    """Raised by ``retry()`` to leave the task; the executor turns it into a further attempt.
+
+    Not an ``Exception``: a task's own ``except Exception`` must not swallow its retry.
+    ``delay`` is in seconds, ``run_after`` an absolute time; at most one of them is set.
+    """
+
+    def __init__(self, delay: float | None, run_after: object, cause: BaseException | None) -> None:
+        super().__init__("the task asked for another attempt")
+        self.delay = delay
+        self.run_after = run_after
+        self.cause = cause

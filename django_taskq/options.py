@@ -1,0 +1,238 @@
+"""The options of a task, each declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+
+from django_taskq import conf
+from django_taskq.exceptions import InvalidTask
+from django_taskq.retry import RetryPolicy
+
+MIN_PRIORITY, MAX_PRIORITY = -100, 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """What ``@task(...)`` accepts. Durations are seconds or timedeltas.
+
+    ``None`` for a limit means the project's setting. ``expires`` is how long after being enqueued a run may still
+    start. ``acks_late=False`` makes a run at-most-once; ``transactional`` commits the task's writes and its success
+    in one transaction.
+    """
+
+    name: str | None = None
+    queue_name: str = conf.DEFAULT_QUEUE
+    priority: int = 0
+    bind: bool = False
+    takes_context: bool = False
+    max_retries: int | None = 3
+    default_retry_delay: float = 180
+    autoretry_for: tuple[type[BaseException], ...] = ()
+    dont_autoretry_for: tuple[type[BaseException], ...] = ()
+    retry_backoff: bool | float = False
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    expires: float | None = None
+    ignore_result: bool = False
+    acks_late: bool = True
+    transactional: bool = False
+
+    @classmethod
+    def parse(cls, task: str, given: Mapping[str, Any]) -> TaskOptions:
+        """Validated options of the task named ``task``. Raises :exc:`InvalidTask` naming the option and the mend."""
+        known = option_names()
+        values: dict[str, Any] = {}
+        for key, value in given.items():
+            if key not in known:
+                raise InvalidTask(f"{task}: @task has no option {key!r}.{conf.suggest(key, known)}")
+            try:
+                values[key] = _PARSERS[key](value)
+            except (ValueError, TypeError) as error:
+                raise InvalidTask(f"{task}: @task({key}={value!r}) is not usable: it takes {error}.") from error
+        options = cls(**values)
+        options._check(task)
+        return options
+
+    def _check(self, task: str) -> None:
+        if self.soft_time_limit and self.time_limit and self.soft_time_limit >= self.time_limit:
+            raise InvalidTask(f"{task}: soft_time_limit must be below time_limit, or it could never act.")
+        if self.bind and self.takes_context:
+            raise InvalidTask(f"{task}: choose one of bind and takes_context; both fill the first argument.")
+        if self.transactional and not self.acks_late:
+            raise InvalidTask(f"{task}: transactional=True promises exactly once, acks_late=False at most once.")
+
+    def retry_policy(self) -> RetryPolicy:
+        """The options that decide about retries."""
+        return RetryPolicy(**{f.name: getattr(self, f.name) for f in fields(RetryPolicy)})
+
+
+def option_names() -> list[str]:
+    """The options of ``@task``, in their order of declaration."""
+    return [f.name for f in fields(TaskOptions)]
+
+
+def parse_priority(value: Any) -> int:
+    """A priority, or ``ValueError`` saying what is accepted."""
+    if isinstance(value, bool) or not isinstance(value, int) or not MIN_PRIORITY <= value <= MAX_PRIORITY:
+        raise ValueError(f"a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}, higher first")
+    return value
+
+
+def parse_seconds(value: Any) -> float | None:
+    """Seconds from a number or a timedelta, None stays None; ``ValueError`` otherwise."""
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= conf.MOST_SECONDS:
+        raise ValueError("a number of seconds above 0, or a timedelta, of at most ten years")
+    return float(value)
+
+
+def parse_retries(value: Any) -> int | None:
+    """A bound on retries (None: no bound), or ``ValueError``."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError("a whole number of at least 0, or None for no bound")
+    return value
+
+
+def parse_run_after(value: Any) -> datetime | None:
+    """The earliest start as an aware datetime, or ``ValueError``. Naive times are only taken without ``USE_TZ``."""
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise ValueError("a datetime")
+    if value.tzinfo is not None:
+        return value
+    if settings.USE_TZ:
+        raise ValueError("an aware datetime, as USE_TZ is on: use django.utils.timezone")
+    return timezone.make_aware(value)
+
+
+def parse_delay(value: Any) -> float:
+    """Seconds of at least 0 from a number or a timedelta, or ``ValueError``."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= conf.MOST_SECONDS:
+        raise ValueError("a number of seconds of at least 0, or a timedelta, of at most ten years")
+    return float(value)
+
+
+def _backoff(value: Any) -> bool | float:
+    return value if isinstance(value, bool) else parse_delay(value)
+
+
+def parse_flag(value: Any) -> bool:
+    """A bool, or ``ValueError``."""
+    if not isinstance(value, bool):
+        raise ValueError("True or False")
+    return value
+
+
+def _errors(value: Any) -> tuple[type[BaseException], ...]:
+    if not isinstance(value, (type, Iterable)):
+        raise ValueError("exception classes")
+    found = (value,) if isinstance(value, type) else tuple(value)
+    if not all(isinstance(item, type) and issubclass(item, BaseException) for item in found):
+        raise ValueError("exception classes")
+    return found
+
+
+def _name(value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 255):
+        raise ValueError("a text of 1 to 255 characters")
+    return value
+
+
+_PARSERS = {
+    "name": _name,
+    "queue_name": conf.parse_queue_name,
+    "priority": parse_priority,
+    "bind": parse_flag,
+    "takes_context": parse_flag,
+    "max_retries": parse_retries,
+    "default_retry_delay": parse_delay,
+    "autoretry_for": _errors,
+    "dont_autoretry_for": _errors,
+    "retry_backoff": _backoff,
+    "retry_backoff_max": parse_delay,
+    "retry_jitter": parse_flag,
+    "time_limit": parse_seconds,
+    "soft_time_limit": parse_seconds,
+    "expires": parse_seconds,
+    "ignore_result": parse_flag,
+    "acks_late": parse_flag,
+    "transactional": parse_flag,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What ``Task.using`` changes for the calls made through it; None leaves the task's own option."""
+
+    queue_name: str | None = None
+    priority: int | None = None
+    run_after: datetime | None = None
+    countdown: float | None = None
+    expires: float | datetime | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    max_retries: int | None = None
+    ignore_result: bool | None = None
+    task_id: str | None = None
+    rerun_of: str | None = None
+
+    def changed(self, given: Mapping[str, Any]) -> CallOptions:
+        """These with ``given`` on top. ``TypeError`` for an unknown option, ``ValueError`` for an unusable value."""
+        options = replace(self, **{name: _parse_call_option(name, value) for name, value in given.items()})
+        if options.run_after is not None and options.countdown is not None:
+            raise ValueError("give either run_after or countdown, not both")
+        return options
+
+
+PLAIN_CALL = CallOptions()
+
+
+def _parse_call_option(name: str, value: Any) -> Any:
+    parse = _CALL_PARSERS.get(name)
+    if parse is None:
+        raise TypeError(f"a call has no option {name!r}.{conf.suggest(name, _CALL_PARSERS)}")
+    try:
+        return None if value is None else parse(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}={value!r} is not usable: it takes {error}") from error
+
+
+def _parse_expires(value: Any) -> float | datetime | None:
+    return parse_run_after(value) if isinstance(value, datetime) else parse_seconds(value)
+
+
+def _parse_id(value: Any) -> str:
+    try:
+        return str(value if isinstance(value, UUID) else UUID(value))
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError("a UUID") from None
+
+
+_CALL_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "queue_name": conf.parse_queue_name,
+    "priority": parse_priority,
+    "run_after": parse_run_after,
+    "countdown": parse_delay,
+    "expires": _parse_expires,
+    "time_limit": parse_seconds,
+    "soft_time_limit": parse_seconds,
+    "max_retries": parse_retries,
+    "ignore_result": parse_flag,
+    "task_id": _parse_id,
+    "rerun_of": _parse_id,
+}

@@ -1,0 +1,163 @@
+"""The ``TASKQ`` setting: read late, validated as a whole, each problem named with its mend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from django_taskq import conf
+
+NOT_SECONDS = ["5", True, -1, float("nan"), float("inf"), 1e300, [], timedelta(0)]
+BAD: dict[str, list[Any]] = {
+    "BROKER_URL": ["", None, "redis", "redi://x", "databas://", 5],
+    "DATABASE": ["", None, 5],
+    "QUEUES": ["mail", 5, None, ["a b"], ["a", 5], [["a"]], {"mail": {"brokr": "x"}}, {"mail": 5}, {5: {}}],
+    "EAGER": [1, "True", None],
+    "MAX_PAYLOAD": [0, -1, 1.5, "1", True, None],
+    "TIME_LIMIT": [*NOT_SECONDS, 0],
+    "SOFT_TIME_LIMIT": [*NOT_SECONDS, 0],
+    "RESULT_EXPIRES": [*NOT_SECONDS, 0],
+    "FAILURE_EXPIRES": [*NOT_SECONDS, 0],
+    "UNKNOWN_TASK_DEADLINE": [*NOT_SECONDS, 0],
+    "HEARTBEAT_INTERVAL": [*NOT_SECONDS, None, 0],
+    "LEASE_DURATION": [*NOT_SECONDS, None, 0],
+    "PROCESSES": [0, 1.0, "2", True, None],
+    "THREADS": [0, "2", None],
+    "GRACE": [*NOT_SECONDS[:-1], None, False],
+}
+GOOD: dict[str, tuple[Any, Any]] = {
+    "BROKER_URL": ("database://", "database://"),
+    "DATABASE": ("other", "other"),
+    "QUEUES": ({"mail": {}, "bulk": None}, frozenset({"mail", "bulk"})),
+    "EAGER": (True, True),
+    "MAX_PAYLOAD": (5, 5),
+    "TIME_LIMIT": (timedelta(minutes=1), 60.0),
+    "SOFT_TIME_LIMIT": (None, None),
+    "RESULT_EXPIRES": (60, timedelta(minutes=1)),
+    "FAILURE_EXPIRES": (None, None),
+    "UNKNOWN_TASK_DEADLINE": (timedelta(hours=1), timedelta(hours=1)),
+    "HEARTBEAT_INTERVAL": (1, 1.0),
+    "LEASE_DURATION": (60, 60.0),
+    "PROCESSES": (2, 2),
+    "THREADS": (8, 8),
+    "GRACE": (0, 0.0),
+}
+
+
+def test_the_tables_here_know_every_setting() -> None:
+    assert set(BAD) == set(GOOD) == set(conf.setting_names())
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, bad in BAD.items() for value in bad])
+def test_a_bad_value_is_one_problem_that_names_it(name: str, value: Any) -> None:
+    with override_settings(TASKQ={name: value}):
+        (problem,) = conf.problems()
+        assert name in problem.message
+        assert problem.hint
+        with pytest.raises(ImproperlyConfigured, match=name):
+            conf.get_settings()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_good_value_is_kept(name: str) -> None:
+    given, kept = GOOD[name]
+    with override_settings(TASKQ={name: given}):
+        assert conf.problems() == []
+        assert getattr(conf.get_settings(), name.lower()) == kept
+
+
+@pytest.mark.parametrize("value", [None, "x", [], 5])
+def test_it_is_a_dict(value: Any) -> None:
+    with override_settings(TASKQ=value):
+        assert [problem.check_id for problem in conf.problems()] == ["E001"]
+
+
+@pytest.mark.parametrize(("name", "meant"), [("threads", "THREADS"), ("BROKER", "BROKER_URL"), ("GRASE", "GRACE")])
+def test_an_unknown_setting_gets_a_suggestion(name: str, meant: str) -> None:
+    with override_settings(TASKQ={name: 1}):
+        (problem,) = conf.problems()
+    assert problem.check_id == "E002"
+    assert f'Did you mean "{meant}"' in problem.hint
+
+
+def test_all_problems_are_found_at_once() -> None:
+    with override_settings(TASKQ={"THREADS": 0, "PROCESSES": 0, 5: 5}):
+        assert len(conf.problems()) == 3
+
+
+def test_a_password_in_a_url_is_never_repeated() -> None:
+    with override_settings(TASKQ={"BROKER_URL": "redi://me:secret@host/0"}):
+        (problem,) = conf.problems()
+        assert "secret" not in f"{problem}"
+        with pytest.raises(ImproperlyConfigured) as caught:
+            conf.get_settings()
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "check_id"),
+    [
+        ({"LEASE_DURATION": 9, "HEARTBEAT_INTERVAL": 5}, "E004"),
+        ({"TIME_LIMIT": 5, "SOFT_TIME_LIMIT": 5}, "E005"),
+        ({"DATABASE": "othr"}, "E006"),
+    ],
+)
+def test_contradictions(given: dict[str, Any], check_id: str) -> None:
+    with override_settings(TASKQ=given):
+        (problem,) = conf.problems()
+        assert problem.check_id == check_id
+        with pytest.raises(ImproperlyConfigured, match=check_id):
+            conf.get_settings()
+
+
+def test_a_wrong_alias_gets_a_suggestion() -> None:
+    with override_settings(TASKQ={"DATABASE": "othr"}):
+        assert 'Did you mean "other"' in conf.problems()[0].hint
+
+
+def test_overriding_takes_effect_and_ends() -> None:
+    before = conf.get_settings()
+    with override_settings(TASKQ={"THREADS": 7}):
+        assert conf.get_settings().threads == 7
+        assert conf.configured_names() == {"THREADS"}
+    assert conf.get_settings() == before
+
+
+def test_they_are_parsed_once() -> None:
+    assert conf.get_settings() is conf.get_settings()
+
+
+def test_nothing_is_read_at_import() -> None:
+    """``from django_taskq import task`` works before settings exist: a project's modules import it early."""
+    code = (
+        "from django_taskq import task, conf\n"
+        "@task\n"
+        "def add(x, y): return x + y\n"
+        "assert add(1, 2) == 3\n"
+        "from django.conf import settings\n"
+        "assert not settings.configured\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "text"), [("defalt", ' Did you mean "default"?'), ("zzz", ""), ("", "")], ids=["near", "far", "empty"]
+)
+def test_suggest(word: str, text: str) -> None:
+    assert conf.suggest(word, ["default", "mail"]) == text
