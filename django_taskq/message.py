@@ -1,0 +1,174 @@
+"""What travels: the frozen envelope of a run, what a worker is handed, and what became of it."""
+
+from __future__ import annotations
+
+import enum
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django_taskq import serializers
+from django_taskq.exceptions import SerializationError
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One run to enqueue. ``payload`` is the JSON text of ``[args, kwargs]``.
+
+    ``headers`` is the JSON text of a dict of what this call changes (see :class:`Headers`), or None when the task's
+    own options hold. Times are aware datetimes, with ``USE_TZ`` or without.
+    """
+
+    id: str
+    name: str
+    queue_name: str
+    priority: int
+    payload: str
+    headers: str | None
+    enqueued_at: datetime
+    run_after: datetime | None = None
+    expires_at: datetime | None = None
+
+    def seconds(self) -> tuple[float | None, float, float | None]:
+        """``expires_at``, ``enqueued_at`` and ``run_after`` as a delivery carries them."""
+        expires_at = self.expires_at.timestamp() if self.expires_at else None
+        return expires_at, self.enqueued_at.timestamp(), self.run_after.timestamp() if self.run_after else None
+
+
+class Delivery(NamedTuple):
+    """A message handed to a worker process, with its receipt.
+
+    ``claim`` is the process's own number for it, rising in the order in which deliveries may start: (process, claim)
+    names this claim of this run and no other. Times are POSIX seconds. ``is_suspect`` marks a run that was held by a
+    worker that died without telling which of its runs had started.
+    """
+
+    id: str
+    claim: int
+    name: str
+    queue_name: str
+    payload: str
+    headers: str | None
+    expires_at: float | None
+    enqueued_at: float
+    run_after: float | None
+    attempt: int
+    crashes: int
+    is_suspect: bool
+
+
+class Action(enum.Enum):
+    """What the executor decided."""
+
+    SUCCESS = "success"
+    RETRY = "retry"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """The executor's decision about one attempt.
+
+    ``started_at`` and ``finished_at`` are POSIX seconds on the worker's clock (None: it never started). ``result`` is
+    JSON text. ``delay`` (seconds from now) or ``run_after`` say when a RETRY is due. ``is_counted`` is False for a
+    retry that costs no attempt. ``is_recorded`` marks a success that the task's own transaction already wrote.
+    """
+
+    delivery: Delivery
+    action: Action
+    started_at: float | None = None
+    finished_at: float | None = None
+    result: str | None = None
+    error: ErrorText | None = None
+    delay: float | None = None
+    run_after: datetime | None = None
+    is_counted: bool = True
+    is_recorded: bool = False
+    value: Any = None
+
+
+class ErrorText(NamedTuple):
+    """An error as text: dotted class name, message, and the traceback ('' where there is none)."""
+
+    class_path: str
+    message: str
+    traceback: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line for lists: class and message, bounded."""
+        name = self.class_path.rpartition(".")[2]
+        text = f"{name}: {self.message}" if self.message else name
+        return " ".join(text.split())[:500]
+
+
+class Headers(NamedTuple):
+    """What one call or its surroundings change for its run; stored only where it differs from the defaults."""
+
+    language: str | None = None
+    timezone: str | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    max_retries: int | None = None
+    ignore_result: bool | None = None
+    rerun_of: str | None = None
+
+    def dumps(self) -> str | None:
+        """JSON text, or None when nothing differs."""
+        changed = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}
+        return serializers.dumps(changed) if changed else None
+
+    @classmethod
+    def loads(cls, text: str | None) -> Headers:
+        """The inverse of :meth:`dumps`; keys of a newer version are ignored, so that old workers keep running."""
+        if text is None:
+            return NO_HEADERS
+        stored = serializers.loads(text)
+        if not isinstance(stored, dict):
+            raise SerializationError("the headers of a run are not a dict")
+        return cls(**{key: value for key, value in stored.items() if key in cls._fields})
+
+
+NO_HEADERS = Headers()
+
+# Our own generator: a project that seeds the global one must not get the same ids again, nor be disturbed by us.
+_random = random.Random()
+_id_lock = threading.Lock()
+_last_id = 0
+
+
+def new_ids(count: int) -> list[str]:
+    """``count`` new run ids: UUID version 7 (RFC 9562) as 36 characters, rising within this process.
+
+    48 bits of milliseconds and 74 random bits; within one millisecond, and when the clock steps back, the last id
+    plus a random step, so that ids made later sort later. They are hard to meet by chance, not to guess: no secret.
+    """
+    global _last_id
+    with _id_lock:
+        fresh = (time.time_ns() // 1_000_000) << 74 | _random.getrandbits(74)
+        start = fresh if fresh >> 74 > _last_id >> 74 else _last_id + 1 + _random.getrandbits(32)
+        _last_id = start + count - 1
+    return [_format_id(number) for number in range(start, start + count)]
+
+
+def _format_id(number: int) -> str:
+    # 122 free bits around the fixed version (7) and variant (binary 10).
+    high = number >> 62
+    text = f"{high >> 12:012x}7{high & 0xFFF:03x}{1 << 63 | number & (1 << 62) - 1:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _start_afresh() -> None:
+    global _last_id, _id_lock
+    _last_id, _id_lock = 0, threading.Lock()
+    _random.seed()
+
+
+# A forked child must not continue its parent's sequence: both would make the same ids.
+os.register_at_fork(after_in_child=_start_afresh)
