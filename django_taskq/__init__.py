@@ -1,0 +1,8 @@
+"""Background tasks for Django: ``@task``, and everything behind it."""
+
+from django_taskq.context import current_task
+from django_taskq.result import TaskResult
+from django_taskq.task import Task, task
+
+__version__ = "0.1.0"
+__all__ = ["Task", "TaskResult", "__version__", "current_task", "task"]
