@@ -1,0 +1,100 @@
+"""What every broker does, on one screen; ``tests/conformance`` says exactly what each verb promises.
+
+A broker keeps work that can run now and hands it out under claims. (process id, claim number) names a claim; every
+verb that takes claims is a compare-and-set: a claim that was lost in the meantime is passed over, never overwritten.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from django_taskq.message import Delivery, Message, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a broker can do beyond the contract; callers ask, they do not try.
+
+    ``priority_levels`` is how many priorities it tells apart. ``transactional_enqueue``: an enqueue is part of the
+    caller's database transaction. ``transactional_finish``: a success can be recorded inside the task's own
+    transaction. ``is_shared``: other processes see its work. ``claims_lightly``: claiming from an empty queue takes no
+    lock and writes nothing, so nobody needs to look first.
+    """
+
+    priority_levels: int
+    transactional_enqueue: bool
+    transactional_finish: bool
+    is_shared: bool
+    claims_lightly: bool
+
+
+class Broker(ABC):
+    """Keeps work. All methods may be called from any thread."""
+
+    capabilities: Capabilities
+
+    @abstractmethod
+    def enqueue(self, messages: Sequence[Message]) -> None:
+        """Keep these messages; those with a ``run_after`` still to come are not handed out before it."""
+
+    @abstractmethod
+    def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
+        """Those of ``queue_names``, in their order, that have something to hand out now. Cheap, takes no lock."""
+
+    @abstractmethod
+    def claim(self, queue_name: str, limit: int, process_id: int, first_claim: int) -> list[Delivery]:
+        """Up to ``limit`` deliveries for this process: higher priority first, then older ids first.
+
+        They are numbered from ``first_claim`` in that order; ``first_claim`` and what follows must be numbers this
+        process has not used before. No delivery is ever handed to two claimants.
+        """
+
+    @abstractmethod
+    def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Record what became of claimed deliveries; returns the outcomes whose claim was lost."""
+
+    @abstractmethod
+    def mark_started(self, process_id: int, delivery: Delivery, started_at: float) -> bool:
+        """Show a claimed run as begun (POSIX seconds); False when the claim was lost."""
+
+    @abstractmethod
+    def release(self, process_id: int, claims: Sequence[int]) -> int:
+        """Give claimed deliveries back untouched; returns how many were still held."""
+
+    @abstractmethod
+    def reject(self, process_id: int, claim: int, reason: str) -> bool:
+        """Refuse a delivery for good, with a visible reason; False when the claim was lost."""
+
+    @abstractmethod
+    def rescue(self, process_id: int) -> int:
+        """Give back everything a dead process held, marked as suspect; returns how many."""
+
+    @abstractmethod
+    def purge(self, queue_name: str) -> int:
+        """Throw away what waits in a queue; returns how many. What is claimed stays."""
+
+    @abstractmethod
+    def size(self, queue_name: str) -> int:
+        """How many could be handed out now."""
+
+    @abstractmethod
+    def oldest_age(self, queue_name: str) -> float | None:
+        """Seconds since the oldest waiting message could first have run; None for an empty queue."""
+
+    @abstractmethod
+    def peek(self, queue_name: str, limit: int) -> list[Message]:
+        """The next messages, in order, without claiming them."""
+
+    def prepare(self) -> None:
+        """Make the calling thread ready: it will settle and claim, and nothing else, until it ends."""
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """Make the verbs inside one unit of work, where the broker can."""
+        return nullcontext()
+
+    def bundle(self) -> AbstractContextManager[object]:
+        """For settling and claiming in one go: one unit of work where that is what costs. Either may be repeated."""
+        return self.transaction()
