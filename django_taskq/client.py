@@ -1,0 +1,86 @@
+"""The one way to enqueue: whoever wants a run builds messages and calls :func:`enqueue`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta, tzinfo
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from django.conf import settings as django_settings
+from django.utils import timezone, translation
+from django.utils.module_loading import import_string
+
+from django_taskq import conf, registry, signals
+from django_taskq.brokers import get_broker
+from django_taskq.exceptions import PayloadTooLarge, UnknownQueue
+from django_taskq.message import Headers, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def enqueue(messages: Sequence[Message]) -> None:
+    """Hand ``messages`` to the broker in one round trip.
+
+    Raises :exc:`UnknownQueue` or :exc:`PayloadTooLarge` before anything is stored; errors of the database pass
+    through as they are, because the transaction they broke is the caller's.
+    """
+    settings = conf.get_settings()
+    for name in {message.queue_name for message in messages}:
+        check_queue(name)
+    for message in messages:
+        # Four bytes is the most a character takes in UTF-8: only what might be too large is measured.
+        if len(message.payload) * 4 > settings.max_payload:
+            _check_size(message, settings.max_payload)
+    get_broker().enqueue(messages)
+    if signals.task_enqueued.receivers:
+        for message in messages:
+            signals.send(signals.task_enqueued, message.name, message=message)
+    if settings.eager:
+        run: Callable[[list[str]], None] = import_string("django_taskq.worker.eager.run")
+        run([message.id for message in messages])
+
+
+def known_queues() -> set[str]:
+    """Every queue a worker serves by default: declared in settings, or named by a registered task."""
+    return {conf.DEFAULT_QUEUE} | conf.get_settings().queues | registry.queue_names()
+
+
+def check_queue(name: str) -> None:
+    """Raise :exc:`UnknownQueue` unless some worker would serve this queue."""
+    if name == conf.DEFAULT_QUEUE or name in conf.get_settings().queues or name in registry.queue_names():
+        return
+    known = known_queues()
+    raise UnknownQueue(
+        f"no queue is named {name!r}.{conf.suggest(name, known)} Known queues: {', '.join(sorted(known))}. "
+        f"Add it to TASKQ['QUEUES'] if it is new."
+    )
+
+
+def ambient_headers() -> Headers | None:
+    """The language and time zone active here, where they are not the project's own; None when both are."""
+    language = zone = None
+    if django_settings.USE_I18N:
+        active = translation.get_language()
+        language = active if active != django_settings.LANGUAGE_CODE else None
+    if timezone.get_current_timezone() is not timezone.get_default_timezone():
+        zone = _zone_name(timezone.get_current_timezone())
+    return Headers(language=language, timezone=zone) if language or zone else None
+
+
+def _zone_name(zone: tzinfo) -> str | None:
+    """An IANA name, or minutes from UTC for a fixed offset as browsers give it; None for a zone with neither."""
+    if isinstance(zone, ZoneInfo):
+        return zone.key
+    offset = zone.utcoffset(None)
+    return None if offset is None else f"{offset // timedelta(minutes=1):+d}"
+
+
+def _check_size(message: Message, limit: int) -> None:
+    size = len(message.payload.encode())
+    if size > limit:
+        raise PayloadTooLarge(
+            f"the arguments of {message.name} take {size:,} bytes and TASKQ['MAX_PAYLOAD'] allows {limit:,}. "
+            f"Store the data and pass its key, or raise the limit."
+        )

@@ -1,0 +1,122 @@
+"""What a running task may ask about its own run: ``current_task`` and the context passed to ``takes_context`` tasks."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from django_taskq import options
+from django_taskq.exceptions import MaxRetriesExceeded, Retry
+from django_taskq.message import Delivery, Headers
+
+if TYPE_CHECKING:
+    from django_taskq.task import Task
+
+
+class TaskContext:
+    """One attempt, seen from inside. Valid for as long as the attempt runs."""
+
+    __slots__ = ("args", "delivery", "headers", "kwargs", "task")
+
+    def __init__(
+        self, task: Task[Any, Any], delivery: Delivery, headers: Headers, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        self.task = task
+        self.delivery = delivery
+        self.headers = headers
+        self.args = args
+        self.kwargs = kwargs
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.delivery.id
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.delivery.name
+
+    @property
+    def queue_name(self) -> str:
+        """The queue the run came from."""
+        return self.delivery.queue_name
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt; the first is 1."""
+        return self.delivery.attempt
+
+    @property
+    def retries(self) -> int:
+        """How many retries came before (Celery's count)."""
+        return self.delivery.attempt - 1
+
+    @property
+    def max_retries(self) -> int | None:
+        """The bound on retries that holds for this run; None means no bound."""
+        changed = self.headers.max_retries
+        return self.task.options.max_retries if changed is None else changed
+
+    def retry(
+        self,
+        exc: BaseException | None = None,
+        *,
+        countdown: float | None = None,
+        run_after: datetime | None = None,
+        max_retries: int | None = None,
+        eta: datetime | None = None,
+    ) -> NoReturn:
+        """Leave the task and try again: in ``countdown`` seconds, at ``run_after``, or by the task's back-off.
+
+        Raises :exc:`Retry`, which the task must let through. With no retries left it raises ``exc``, or
+        :exc:`MaxRetriesExceeded` when none was given.
+        """
+        policy = self.task.retry_policy
+        limit = self.max_retries if max_retries is None else options.parse_retries(max_retries)
+        if limit is not None and self.attempt > limit:
+            raise exc or MaxRetriesExceeded(f"{self.name} was tried {self.attempt} times")
+        if run_after is not None or eta is not None:  # eta is Celery's name for it
+            raise Retry(None, options.parse_run_after(run_after or eta), exc) from exc
+        delay = policy.delay(self.attempt) if countdown is None else _parse_countdown(countdown)
+        raise Retry(delay, None, exc) from exc
+
+
+def _parse_countdown(value: Any) -> float:
+    try:
+        return options.parse_delay(value)
+    except ValueError as error:
+        raise ValueError(f"retry(countdown={value!r}) is not usable: it takes {error}") from None
+
+
+_current: ContextVar[TaskContext | None] = ContextVar("django_taskq_current", default=None)
+
+
+def current_context() -> TaskContext | None:
+    """The context of the task that runs here, or None."""
+    return _current.get()
+
+
+activate = _current.set
+deactivate = _current.reset
+
+
+class _CurrentTask:
+    """Stands for whatever task runs here. False outside of one, where any attribute is an error that says so."""
+
+    def __bool__(self) -> bool:
+        return _current.get() is not None
+
+    def __getattr__(self, name: str) -> Any:
+        context = _current.get()
+        if context is None:
+            raise RuntimeError(f"current_task.{name} was asked for where no task is running")
+        return getattr(context, name)
+
+    def __repr__(self) -> str:
+        context = _current.get()
+        return "<current_task: none>" if context is None else f"<current_task: {context.name} {context.id}>"
+
+
+current_task = _CurrentTask()

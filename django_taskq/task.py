@@ -1,0 +1,300 @@
+"""``@task`` and ``Task``: a function with its options, and every way to call it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from uuid import UUID
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from django_taskq import client, conf, context, registry, serializers
+from django_taskq.context import TaskContext
+from django_taskq.exceptions import InvalidArguments, InvalidTask, SerializationError
+from django_taskq.message import NO_HEADERS, Delivery, Message, new_ids
+from django_taskq.options import PLAIN_CALL, TaskOptions
+from django_taskq.result import OpenTransaction, TaskResult, open_transaction
+from django_taskq.status import Status
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(Generic[P, R]):
+    """A task: call it to run it here, ``enqueue`` it to have a worker run it.
+
+    Made by :func:`task`. A class form exists for tasks that share code: subclass ``Task``, give it a ``run`` method,
+    and decorate the class; the name then stands for its one instance.
+    """
+
+    def __init__(self, function: Callable[P, R], given: Mapping[str, Any], *, defined_by: Any = None) -> None:
+        source = defined_by or function
+        self.origin = f"{source.__module__}.{source.__qualname__}"
+        self.options = TaskOptions.parse(str(given.get("name") or self.origin), given)
+        self.name = self.options.name or self.origin
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.retry_policy = self.options.retry_policy()
+        self.__doc__ = source.__doc__
+        self.__wrapped__ = function
+        self._call = PLAIN_CALL
+        self._signature = _signature(function, self)
+        if self.is_async and self.options.transactional:
+            raise InvalidTask(f"{self.name}: transactional=True needs a sync function.")
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __reduce__(self) -> Any:
+        return registry.find, (self.name,)
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it here and now, as the plain function."""
+        if self.options.takes_context and context.current_context() is None:
+            return self._call_in_own_context(args, kwargs)
+        return self.function(*self._leading(), *args, **kwargs)
+
+    def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
+        """Run it as a worker does: coroutines to their end, with ``current_task`` already set."""
+        if self.is_async:
+            return cast(R, async_to_sync(cast(Any, self.function))(*self._leading(), *args, **kwargs))
+        if self.options.bind or self.options.takes_context:
+            return cast(R, cast(Any, self.function)(*self._leading(), *args, **kwargs))
+        return self.function(*args, **kwargs)
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[R]:
+        """Have a worker run it.
+
+        Raises :exc:`~django_taskq.exceptions.EnqueueError` subclasses when the arguments do not bind or serialise, or
+        the queue is unknown; nothing is stored then. Inside ``transaction.atomic()`` of the database that holds the
+        rows, the run exists once that commits.
+        """
+        message = self._message(args, kwargs)
+        marker = open_transaction(conf.get_settings().database)
+        client.enqueue((message,))
+        return self._result(message, marker)
+
+    def enqueue_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[TaskResult[R]]:
+        """Enqueue ``(args, kwargs)`` pairs in one round trip, all or none; results in the order of the calls."""
+        messages = self._messages(list(calls))
+        marker = open_transaction(conf.get_settings().database)
+        client.enqueue(messages)
+        return [self._result(message, marker) for message in messages]
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[R]:
+        """Async :meth:`enqueue`."""
+        return await sync_to_async(self.enqueue)(*args, **kwargs)
+
+    async def aenqueue_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[TaskResult[R]]:
+        """Async :meth:`enqueue_many`."""
+        return await sync_to_async(self.enqueue_many)(calls)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[R]:
+        """Celery's spelling of :meth:`enqueue`."""
+        return self.enqueue(*args, **kwargs)
+
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **call_options: Any
+    ) -> TaskResult[R]:
+        """Celery's spelling of ``using(...).enqueue(...)``, with its names ``queue`` and ``eta``."""
+        for theirs, ours in (("queue", "queue_name"), ("eta", "run_after")):
+            if theirs in call_options:
+                call_options[ours] = call_options.pop(theirs)
+        enqueue = cast(Callable[..., TaskResult[R]], self.using(**call_options).enqueue)
+        return enqueue(*args, **(kwargs or {}))
+
+    def using(self, **call_options: Any) -> Self:
+        """A copy whose calls carry these options.
+
+        ``queue_name``, ``priority``, ``run_after`` (aware datetime), ``countdown`` (seconds from now), ``expires``
+        (seconds or datetime), ``time_limit``, ``soft_time_limit`` (seconds), ``max_retries``, ``ignore_result``,
+        ``task_id`` (a UUID of your own). Raises ``TypeError`` for an unknown option and ``ValueError`` for a value
+        that is not usable.
+        """
+        twin = copy.copy(self)
+        twin._call = self._call.changed(call_options)
+        return twin
+
+    def get_result(self, id: str | UUID) -> TaskResult[R]:
+        """The handle of an earlier run, read from its row. Raises ``ResultNotFound``."""
+        result: TaskResult[R] = TaskResult(id, self.name)
+        result.refresh()
+        return result
+
+    def retry(self, exc: BaseException | None = None, **how: Any) -> Any:
+        """For ``bind=True`` tasks: :meth:`TaskContext.retry` of the run that is going on."""
+        return context.current_task.retry(exc, **how)
+
+    @property
+    def request(self) -> TaskContext:
+        """For ``bind=True`` tasks: the context of the run that is going on."""
+        found = context.current_context()
+        if found is None:
+            raise RuntimeError(f"{self.name} is not running in a worker, so there is no request")
+        return found
+
+    def _leading(self) -> tuple[Any, ...]:
+        if self.options.bind:
+            return (self,)
+        return (context.current_context(),) if self.options.takes_context else ()
+
+    def _call_in_own_context(self, args: Any, kwargs: Any) -> R:
+        delivery = Delivery(
+            new_ids(1)[0], 0, self.name, self.options.queue_name, "", None, None, time.time(), None, 1, 0, False
+        )
+        token = context.activate(TaskContext(self, delivery, NO_HEADERS, list(args), dict(kwargs)))
+        try:
+            return cast(R, cast(Any, self.function)(*self._leading(), *args, **kwargs))
+        finally:
+            context.deactivate(token)
+
+    def _result(self, message: Message, marker: OpenTransaction | None) -> TaskResult[R]:
+        run_after = message.run_after
+        status = Status.READY if run_after is None or run_after <= message.enqueued_at else Status.SCHEDULED
+        return TaskResult(message.id, self.name, status=status, open=marker)
+
+    def _message(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Message:
+        call, own = self._call, self.options
+        if call is not PLAIN_CALL or own.expires is not None:
+            return self._messages([(args, kwargs)])[0]
+        # The common case, worked out: what Task.enqueue costs is mostly this and the database's own work.
+        id, payload, headers = new_ids(1)[0], self._payload(args, kwargs), client.ambient_headers()
+        return Message(
+            id, self.name, own.queue_name, own.priority, payload, headers and headers.dumps(), datetime.now(UTC)
+        )
+
+    def _messages(self, calls: list[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[Message]:
+        call, own = self._call, self.options
+        now = datetime.now(UTC)
+        if call.task_id is not None and len(calls) != 1:
+            raise ValueError("task_id names one run, so it does not go with enqueue_many")
+        ids = [call.task_id] if call.task_id is not None else new_ids(len(calls))
+        queue_name = own.queue_name if call.queue_name is None else call.queue_name
+        priority = own.priority if call.priority is None else call.priority
+        headers = self._headers()
+        run_after = call.run_after if call.countdown is None else now + timedelta(seconds=call.countdown)
+        expires = own.expires if call.expires is None else call.expires
+        expires_at = now + timedelta(seconds=expires) if isinstance(expires, (int, float)) else expires
+        return [
+            Message(
+                id, self.name, queue_name, priority, self._payload(args, kwargs), headers, now, run_after, expires_at
+            )
+            for id, (args, kwargs) in zip(ids, calls, strict=True)
+        ]
+
+    def _headers(self) -> str | None:
+        call, ambient = self._call, client.ambient_headers() or NO_HEADERS
+        return ambient._replace(
+            time_limit=call.time_limit,
+            soft_time_limit=call.soft_time_limit,
+            max_retries=call.max_retries,
+            ignore_result=call.ignore_result,
+            rerun_of=call.rerun_of,
+        ).dumps()
+
+    def _payload(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        self.check_arguments(args, kwargs)
+        try:
+            return serializers.dumps([list(args), dict(kwargs) if kwargs else {}])
+        except SerializationError as error:
+            raise self._blame(args, kwargs, error) from error.__cause__
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise :exc:`InvalidArguments` unless they bind to the task's signature."""
+        if kwargs or not self._signature.takes(len(args)):
+            self._bind(args, kwargs)
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        try:
+            return self._signature.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self.name}{self._signature.signature}: {error}") from error
+
+    def _blame(self, args: Sequence[Any], kwargs: Mapping[str, Any], error: SerializationError) -> SerializationError:
+        for name, value in self._bind(args, kwargs).arguments.items():
+            try:
+                serializers.dumps(value)
+            except SerializationError as cause:
+                return SerializationError(f"{self.name}: argument {name!r}: {cause}")
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """A signature with its common case worked out: how many positional arguments alone make a valid call."""
+
+    signature: inspect.Signature
+    fewest: int
+    most: float
+    """None positional-only calls are possible when a keyword-only parameter has no default: ``most`` is then -1."""
+
+    def takes(self, count: int) -> bool:
+        return self.fewest <= count <= self.most
+
+
+def _signature(function: Callable[..., Any], task: Task[Any, Any]) -> _Signature:
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if task.options.bind or task.options.takes_context:
+        if not parameters:
+            filled = "bind" if task.options.bind else "takes_context"
+            raise InvalidTask(f"{task.name}: {filled}=True fills the first parameter, and the function has none.")
+        parameters = parameters[1:]
+        signature = signature.replace(parameters=parameters)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    fewest = sum(p.default is p.empty for p in positional)
+    most: float = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        most = -1
+    return _Signature(signature, fewest, most)
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(function: None = None, /, **given: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Any = None, /, **given: Any) -> Any:
+    """Make a function, or a :class:`Task` subclass with a ``run`` method, a task.
+
+    Options are the fields of :class:`~django_taskq.options.TaskOptions`; an unknown one raises
+    :exc:`~django_taskq.exceptions.InvalidTask` at import, as does a second task of the same name.
+    """
+
+    def decorate(target: Any) -> Task[Any, Any]:
+        made = _from_class(target, given) if isinstance(target, type) else _from_function(target, given)
+        registry.register(made)
+        return made
+
+    return decorate if function is None else decorate(function)
+
+
+def _from_function(function: Any, given: Mapping[str, Any]) -> Task[Any, Any]:
+    if not inspect.isfunction(function):
+        raise InvalidTask(f"@task decorates functions and Task subclasses, not {function!r}.")
+    if "<locals>" in function.__qualname__ and not given.get("name"):
+        raise InvalidTask(
+            f"{function.__module__}.{function.__qualname__} is defined inside a function, where no worker finds it: "
+            f"move it to module level, or give it a name with @task(name=...)."
+        )
+    return Task(function, given)
+
+
+def _from_class(cls: type, given: Mapping[str, Any]) -> Task[Any, Any]:
+    if not issubclass(cls, Task) or not callable(getattr(cls, "run", None)):
+        raise InvalidTask(f"{cls.__qualname__}: a task class is a subclass of Task with a run() method.")
+    for option in ("bind", "takes_context"):
+        if given.get(option):
+            raise InvalidTask(f"{cls.__qualname__}: {option} is for functions; run() has self, and self.request.")
+    made: Task[Any, Any] = cls.__new__(cls)
+    Task.__init__(made, made.run, given, defined_by=cls)  # type: ignore[attr-defined]
+    return made
