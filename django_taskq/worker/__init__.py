@@ -1,0 +1,1 @@
+"""Doing work: the supervisor (control plane) and its worker processes (data plane)."""

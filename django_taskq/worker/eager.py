@@ -1,0 +1,74 @@
+"""``TASKQ["EAGER"]``: runs happen inside the enqueue call, through the same rows, executor and recorder as anywhere.
+
+Retries follow at once, whatever their delay. Meant for tests and debugging.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import connections, transaction
+
+from django_taskq import conf, maintenance
+from django_taskq.brokers import get_broker
+from django_taskq.brokers.database.broker import to_delivery
+from django_taskq.message import Action, Delivery, Outcome
+from django_taskq.status import FINAL, Status
+from django_taskq.worker import executor
+from django_taskq.worker.recorder import Recorder
+
+# No worker process has this id: real ones count from 1.
+EAGER_PROCESS = 0
+
+
+class _Guard:
+    """Nothing watches an eager run; a transactional success is recorded like in a worker."""
+
+    def begin(self, delivery: Delivery, hard: float | None, *, commit_first: bool) -> bool:
+        return True
+
+    def arm(self, soft: float | None) -> None:
+        return None
+
+    def end(self) -> None:
+        return None
+
+    def commit(self, outcome: Outcome) -> bool:
+        return not Recorder(get_broker(), EAGER_PROCESS).record([outcome])
+
+
+def run(ids: list[str]) -> None:
+    """Run these to their end, retries included."""
+    for id in ids:
+        while _attempt(id):
+            pass
+
+
+def _execute(delivery: Delivery) -> Outcome:
+    """Inside somebody's transaction, what a failed attempt wrote is undone, or the transaction could not go on."""
+    using = conf.get_settings().database
+    if not connections[using].in_atomic_block:
+        return executor.execute(delivery, _Guard())
+    savepoint = transaction.savepoint(using=using)
+    outcome = executor.execute(delivery, _Guard())
+    if outcome.action is Action.SUCCESS:
+        transaction.savepoint_commit(savepoint, using=using)
+    else:
+        transaction.set_rollback(False, using=using)
+        transaction.savepoint_rollback(savepoint, using=using)
+    return outcome
+
+
+def _attempt(id: str) -> bool:
+    """One attempt; True when another is to follow."""
+    row = maintenance.records().filter(pk=UUID(id))
+    if not row.exclude(status__in=[*FINAL, Status.RUNNING]).update(
+        status=Status.RUNNING, worker_id=EAGER_PROCESS, claim=1
+    ):
+        return False
+    outcome = _execute(to_delivery(row.get()))
+    recorder = Recorder(get_broker(), EAGER_PROCESS)
+    with get_broker().transaction():
+        lost = recorder.record([outcome])
+    recorder.announce([outcome], lost)
+    return outcome.is_counted and not lost

@@ -1,0 +1,137 @@
+"""Which queue next, and how much: queue order and adaptive prefetch. No threads, no clock of its own."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from django_taskq import conf
+from django_taskq.brokers.base import Broker
+from django_taskq.message import Delivery
+
+# A process holds what it will finish in about this many seconds, and gives the rest back after as long.
+HORIZON = 0.25
+MOST_HELD = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOrder:
+    """How to choose among queues.
+
+    ``rotate``: each fetch begins with the next queue, so all progress. Otherwise ``weights`` of 1 mean strict order
+    (a queue is served when those before it are empty), and other weights the share of fetches that begin with it.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[int, ...] | None = None
+    rotate: bool = False
+
+    @classmethod
+    def parse(cls, text: str | None, known: Sequence[str]) -> QueueOrder:
+        """``None``: all known queues in rotation. ``a,b``: strict order. ``a=3,b=1``: weighted.
+
+        Raises ``ValueError`` for an unknown queue or a mixture of the two forms.
+        """
+        if text is None:
+            return cls(tuple(known), rotate=True)
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise ValueError("--queues names no queue: give names such as mail,default or mail=3,default=1")
+        names, weights = [], []
+        for part in parts:
+            name, equals, weight = part.partition("=")
+            if name not in known:
+                hint = conf.suggest(name, known)
+                raise ValueError(f"no queue is named {name!r}.{hint} Known queues: {', '.join(sorted(known))}.")
+            if equals and not re.fullmatch(r"[1-9][0-9]{0,3}", weight):
+                raise ValueError(f"the weight of queue {name!r} is {weight!r}; it takes a whole number of at least 1")
+            names.append(name)
+            weights.append(int(weight) if equals else 0)
+        if len(set(names)) < len(names):
+            raise ValueError("--queues names a queue twice")
+        if any(weights) and not all(weights):
+            raise ValueError("--queues mixes the strict form (a,b) and the weighted one (a=3,b=1)")
+        return cls(tuple(names), tuple(weights) if any(weights) else None)
+
+    def __str__(self) -> str:
+        if self.weights is None:
+            return ",".join(self.names)
+        return ",".join(f"{name}={weight}" for name, weight in zip(self.names, self.weights, strict=True))
+
+
+class Fetcher:
+    """Takes deliveries for one process from its queues in their order, numbering claims as it goes."""
+
+    def __init__(
+        self, broker: Broker, process_id: int, order: QueueOrder, *, choose: Callable[[], float] = random.random
+    ) -> None:
+        self._broker = broker
+        self._process_id = process_id
+        self._order = order
+        self._choose = choose
+        self._turn = 0
+        self.next_claim = 1
+
+    def fetch(self, limit: int, *, look_first: bool) -> list[Delivery]:
+        """Up to ``limit`` deliveries in the order they should start.
+
+        ``look_first`` asks which queues have work before claiming, so that an idle look takes no lock.
+        """
+        names = self._names()
+        if len(names) > 1 or (look_first and not self._broker.capabilities.claims_lightly):
+            names = self._broker.queues_with_work(names)
+        taken: list[Delivery] = []
+        for name in names:
+            room = limit - len(taken)
+            if room <= 0:
+                break
+            deliveries = self._broker.claim(name, room, self._process_id, self.next_claim)
+            # Numbers are never reused, even for rows that were asked for and not there: see Courier.
+            self.next_claim += room
+            taken += deliveries
+        return taken
+
+    def most_claims(self, limit: int) -> int:
+        """The highest number the next :meth:`fetch` of ``limit`` may give."""
+        return self.next_claim + limit * len(self._order.names) - 1
+
+    def _names(self) -> list[str]:
+        names = list(self._order.names)
+        if self._order.rotate:
+            self._turn = (self._turn + 1) % len(names)
+            return names[self._turn :] + names[: self._turn]
+        if self._order.weights is None:
+            return names
+        # Efraimidis and Spirakis: sorting by random ** (1 / weight) draws without replacement by weight.
+        keys = {name: self._choose() ** (1 / weight) for name, weight in zip(names, self._order.weights, strict=True)}
+        return sorted(names, key=lambda name: -keys[name])
+
+
+class Prefetch:
+    """How many deliveries a process should hold, from the run times it has seen."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._average: float | None = None
+        self._last = slots
+
+    def observe(self, seconds: float, runs: int) -> None:
+        """``runs`` runs took ``seconds`` together."""
+        if runs:
+            mean = max(seconds, 0.0) / runs
+            self._average = mean if self._average is None else 0.7 * self._average + 0.3 * mean
+
+    def target(self) -> int:
+        """How many to hold, running ones included: one a slot until something is known, then by the horizon."""
+        if self._average is None:
+            return self._slots
+        wanted = MOST_HELD if self._average * MOST_HELD < HORIZON else int(HORIZON / self._average)
+        # Growing by steps of four keeps a first lucky run from grabbing a thousand.
+        return min(max(wanted, 1) * self._slots, MOST_HELD, 4 * self._last)
+
+    def held(self, count: int) -> None:
+        """So many are held after a fetch; an empty look teaches nothing."""
+        if count:
+            self._last = max(count, self._slots)

@@ -1,0 +1,105 @@
+"""The supervisor's hands in the database: deaths settled, due runs promoted, other workers' dead rescued, pruning."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from django_taskq import conf, maintenance
+from django_taskq.brokers.database.broker import give_back
+from django_taskq.maintenance import Death
+from django_taskq.worker.service import Service
+from django_taskq.worker.table import SlotTable
+
+logger = logging.getLogger("django_taskq")
+
+LOOK_INTERVAL = 1.0  # seconds between looks for due runs when none is known to come sooner
+SHORTEST_LOOK = 0.05
+RESCUE_INTERVAL = 5.0
+PRUNE_INTERVAL = 60.0
+PRUNED_A_ROUND = 5000
+
+
+class Keeper(Service):
+    """Everything the main loop of the supervisor must not wait for."""
+
+    name = "keeper"
+
+    def __init__(self, worker_id: int, is_steady: Callable[[], bool]) -> None:
+        """``is_steady`` tells whether this worker's own heartbeats have been getting through for a while."""
+        super().__init__()
+        self.worker_id = worker_id
+        self._is_steady = is_steady
+        self._deaths: deque[tuple[Death, Path]] = deque()
+        self._stalled: deque[tuple[int, int, int]] = deque()
+        self._rescue_at = 0.0
+        self._prune_at = time.monotonic() + PRUNE_INTERVAL * random.random()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every death it was told of is settled."""
+        return not self._deaths and not self._stalled
+
+    def settle(self, death: Death, table_path: Path) -> None:
+        """Have a death settled; its table file goes when that is done, so that a successor could do it too."""
+        self._deaths.append((death, table_path))
+        self.wake()
+
+    def give_back(self, process_id: int, after: int, up_to: int) -> None:
+        """Have those claims of a stalled process given back, which must have been revoked."""
+        self._stalled.append((process_id, after, up_to))
+        self.wake()
+
+    def work(self) -> float:
+        if self.is_settled:
+            # A ring may announce something due at once; this bounds what rings can cost.
+            time.sleep(SHORTEST_LOOK)
+        return self.look()
+
+    def look(self) -> float:
+        """See to everything once; returns the seconds until there may be more."""
+        self.settle_now()
+        while (until_due := maintenance.seconds_until_due()) == 0.0:
+            maintenance.promote_due()
+        now = time.monotonic()
+        if now >= self._rescue_at:
+            # After an outage of the database every lease has ended: who comes back first must wait for the others.
+            rescued = maintenance.rescue_dead_workers(self.worker_id, started_claims, include_remote=self._is_steady())
+            rescued += maintenance.rescue_strays()
+            if rescued:
+                logger.warning("took over from %d dead worker(s)", rescued)
+            # A project with shorter leases wants its dead found sooner.
+            self._rescue_at = now + min(RESCUE_INTERVAL, conf.get_settings().heartbeat_interval)
+        if now >= self._prune_at:
+            maintenance.prune(at_most=PRUNED_A_ROUND)
+            self._prune_at = now + PRUNE_INTERVAL * random.uniform(0.8, 1.2)
+        return LOOK_INTERVAL if until_due is None else min(LOOK_INTERVAL, max(0.0, until_due - SHORTEST_LOOK))
+
+    def settle_now(self) -> None:
+        """Settle what is to be settled, on the calling thread's connection."""
+        while self._deaths:
+            death, table_path = self._deaths[0]
+            maintenance.settle_death(death)
+            table_path.unlink(missing_ok=True)
+            self._deaths.popleft()
+        while self._stalled:
+            process_id, after, up_to = self._stalled[0]
+            using = conf.get_settings().database
+            # Not what it claimed since: by the time this is written it may run again, and what it runs is its own.
+            revoked = maintenance.records(using).held_by([process_id]).filter(claim__gt=after, claim__lte=up_to)
+            give_back(revoked, using, is_suspect=False)
+            self._stalled.popleft()
+
+
+def started_claims(path: Path) -> Collection[int] | None:
+    """What a dead process had started and not ended, from its table; None when there is no table to trust."""
+    table = SlotTable.read(path)
+    if table is None:
+        return None
+    claims = [running.claim for running in table.running()]
+    table.close()
+    return claims

@@ -1,0 +1,97 @@
+"""The worker's row in the registry: registering, heartbeats, and noticing that the lease was lost."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from django_taskq import __version__, conf
+from django_taskq.models import Worker, WorkerProcess
+from django_taskq.models.clock import database_now, database_now_plus
+from django_taskq.worker import identity
+from django_taskq.worker.service import Service
+
+
+def register(table_path: Path, queues: str, processes: int, threads: int) -> Worker:
+    """A new row for this supervisor, its lease begun."""
+    settings, me = conf.get_settings(), identity.current()
+    using = settings.database
+    worker = Worker(
+        hostname=socket.gethostname(),
+        boot_id=me.boot_id,
+        pid_namespace=me.pid_namespace,
+        pid=me.pid,
+        pid_started=me.pid_started,
+        table_path=str(table_path),
+        queues=queues[:1000],
+        processes=processes,
+        threads=threads,
+        version=__version__,
+        lease_expires_at=database_now_plus(using, settings.lease_duration),
+    )
+    worker.save(using=using, force_insert=True)
+    return worker
+
+
+def register_process(worker_id: int) -> int:
+    """A new row for a child to come; its id is what the child's claims are made under."""
+    row = WorkerProcess(worker_id=worker_id)
+    row.save(using=conf.get_settings().database, force_insert=True)
+    return row.pk
+
+
+def note_pid(process_id: int, pid: int) -> None:
+    """Which process it became."""
+    rows = WorkerProcess.objects.using(conf.get_settings().database).filter(pk=process_id)
+    rows.update(pid=pid, pid_started=identity.start_time(pid))
+
+
+class Presence(Service):
+    """Heartbeats for the worker and all its processes, from a connection nothing else waits on."""
+
+    name = "presence"
+
+    def __init__(self, worker: Worker, on_lost: Callable[[], None]) -> None:
+        """``on_lost`` is called once when another worker has taken this one for dead."""
+        super().__init__()
+        self._worker_id = worker.pk
+        self._on_lost = on_lost
+        self._is_lost = False
+        self._last_beat: float | None = None
+        self._steady_since = time.monotonic()
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether heartbeats have been getting through for as long as any other worker needs to send one too."""
+        settings, now = conf.get_settings(), time.monotonic()
+        if self._last_beat is None or now - self._last_beat > 2 * settings.heartbeat_interval:
+            return False
+        return now - self._steady_since > 2 * settings.heartbeat_interval
+
+    def work(self) -> float:
+        settings = conf.get_settings()
+        if self._last_beat is None or time.monotonic() - self._last_beat > 2 * settings.heartbeat_interval:
+            self._steady_since = time.monotonic()
+        using = settings.database
+        mine = Worker.objects.using(using).filter(pk=self._worker_id, stopped_at=None)
+        kept = mine.update(
+            heartbeat_at=database_now(using), lease_expires_at=database_now_plus(using, settings.lease_duration)
+        )
+        self._last_beat = time.monotonic()
+        if not kept and not self._is_lost:
+            self._is_lost = True
+            self._on_lost()
+        return settings.heartbeat_interval
+
+    def sign_off(self) -> None:
+        """The worker stopped in order."""
+        using = conf.get_settings().database
+        now = timezone.now()
+        with transaction.atomic(using=using):
+            Worker.objects.using(using).filter(pk=self._worker_id).update(stopped_at=now)
+            WorkerProcess.objects.using(using).filter(worker_id=self._worker_id, stopped_at=None).update(stopped_at=now)

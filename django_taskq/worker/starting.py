@@ -1,0 +1,75 @@
+"""How worker processes are started: a fork server with Django preloaded, or ``spawn`` where that is not safe."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from types import ModuleType
+from typing import Any
+
+logger = logging.getLogger("django_taskq")
+
+
+@dataclass(frozen=True, slots=True)
+class StartMethod:
+    """A multiprocessing context, ready to start children."""
+
+    context: Any
+
+    def spawn(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:
+        """Start a child that runs ``target``. Not daemonic: tasks may start processes of their own."""
+        process = self.context.Process(target=target, args=args, daemon=False)
+        with _without_main(), _import_path_in_environment():
+            process.start()  # which starts a new fork server where the old one has died
+        return process
+
+
+def choose() -> StartMethod:
+    """The fork server, started now so that it loads Django while the caller goes on; ``spawn`` when it must be."""
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return StartMethod(multiprocessing.get_context("spawn"))
+    if others:
+        logger.warning(
+            "importing this project starts threads (%s), so processes are spawned instead of forked: "
+            "slower to start, and no memory is shared",
+            ", ".join(others),
+        )
+        return StartMethod(multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["django_taskq.worker.preload"])
+    with _without_main(), _import_path_in_environment():
+        forkserver.ensure_running()
+    return StartMethod(context)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide ``__main__``: multiprocessing would run ``manage.py`` again in every child, as ``__mp_main__``."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _import_path_in_environment() -> Iterator[None]:
+    """Python 3.11's fork server ignores the ``sys.path`` it is sent, and its preloading then fails without a word."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
