@@ -1,0 +1,183 @@
+"""System checks: each wrong or risky setting with an id, and a hint that says what to type.
+
+``manage.py check --tag django_taskq`` runs them. None of them does I/O, but W004, which Django runs with the checks
+of databases only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_taskq import conf, registry
+from django_taskq.models import TaskRecord
+
+TAG = "django_taskq"
+
+# Every id there is, with what it is about; docs and tests are held against this.
+CHECKS: Mapping[str, str] = {
+    "E001": "TASKQ is not a dict",
+    "E002": "TASKQ has a key that is not a setting",
+    "E003": "a setting has a value that is not usable",
+    "E004": "LEASE_DURATION is shorter than two heartbeats",
+    "E005": "SOFT_TIME_LIMIT is not below TIME_LIMIT",
+    "E006": "DATABASE is not an alias in DATABASES",
+    "E007": "DATABASE is not the default one, and no router sends the rows there",
+    "E008": "the queue does not speak this kind of database",
+    "E009": "the SQLite library is too old",
+    "W001": "SQLite transactions do not begin IMMEDIATE",
+    "W002": "SQLite's timeout is short",
+    "W003": "SQLite connections do not ask for WAL mode",
+    "W004": "the SQLite file is not in WAL mode",
+    "W005": "time limits are not enforced with several threads",
+    "W006": "the connection pool is smaller than what a worker needs",
+}
+
+SUPPORTED = ("postgresql", "sqlite")
+OLDEST_SQLITE = (3, 35, 0)
+SHORTEST_TIMEOUT = 20
+SQLITE_OPTIONS = (
+    '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, '
+    '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}'
+)
+# Heartbeat, doorbell, keeper and the main thread of the supervisor.
+SUPERVISOR_CONNECTIONS = 4
+NAMED_TASKS = 5
+
+
+@register(TAG)
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """E001 to E006: what ``conf`` finds wrong with ``TASKQ``."""
+    return [
+        Error(problem.message, hint=problem.hint, id=f"django_taskq.{problem.check_id}") for problem in conf.problems()
+    ]
+
+
+@register(TAG)
+def check_database(**kwargs: Any) -> list[CheckMessage]:
+    """E007 to E009 and W001 to W003: the database that holds the rows, from its settings alone."""
+    if conf.problems():
+        return []
+    alias = conf.get_settings().database
+    connection = connections[alias]
+    found = list(_routing(alias))
+    if connection.vendor not in SUPPORTED:
+        message = f"TASKQ['DATABASE'] is {alias!r}, a {connection.vendor} database, which the queue does not speak."
+        hint = f"Name an alias of one of these in TASKQ['DATABASE']: {', '.join(SUPPORTED)}."
+        found.append(Error(message, hint=hint, id="django_taskq.E008"))
+    if connection.vendor == "sqlite":
+        found += _sqlite(connection)
+    return found
+
+
+@register(TAG)
+def check_workers(**kwargs: Any) -> list[CheckMessage]:
+    """W005 and W006: what a worker with the configured numbers would run into."""
+    if conf.problems():
+        return []
+    settings = conf.get_settings()
+    found: list[CheckMessage] = []
+    message = unenforced_limits(settings.threads)
+    if message:
+        hint = "Use THREADS = 1 and more PROCESSES, or remove the limits."
+        found.append(Warning(message, hint=hint, id="django_taskq.W005"))
+    found += _pool(connections[settings.database], settings.threads)
+    return found
+
+
+@register(Tags.database)
+def check_journal_mode(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W004: reads the header of the SQLite file, so it runs where Django allows checks to touch databases."""
+    if conf.problems() or conf.get_settings().database not in (databases or ()):
+        return []
+    connection = connections[conf.get_settings().database]
+    path = Path(str(connection.settings_dict["NAME"]))
+    if connection.vendor != "sqlite" or not path.is_file():
+        return []
+    connection.ensure_connection()  # runs init_command, which may be what makes it so
+    if _is_in_wal_mode(path):
+        return []
+    message = f"The SQLite file of the database {connection.alias!r} is not in WAL mode, so readers and writers wait."
+    return [Warning(message, hint=f"In DATABASES[{connection.alias!r}]: {SQLITE_OPTIONS}.", id="django_taskq.W004")]
+
+
+def unenforced_limits(threads: int) -> str:
+    """Which time limits a worker with so many threads ignores, as a sentence; empty when none."""
+    if threads <= 1:
+        return ""
+    settings = conf.get_settings()
+    everywhere = [name for name in ("TIME_LIMIT", "SOFT_TIME_LIMIT") if getattr(settings, name.lower()) is not None]
+    if everywhere:
+        return f"TASKQ[{everywhere[0]!r}] is set, but time limits are not enforced with more than one thread."
+    names = limited_tasks()
+    return f"Time limits are not enforced with more than one thread: {_listed(names)}." if names else ""
+
+
+def limited_tasks() -> list[str]:
+    """The registered tasks with a time limit of their own."""
+    tasks = registry.all_tasks()
+    return [task.name for task in tasks if task.options.time_limit or task.options.soft_time_limit]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED_TASKS} more" if len(names) > NAMED_TASKS else ""
+    return ", ".join(names[:NAMED_TASKS]) + more
+
+
+def _routing(alias: str) -> Iterator[CheckMessage]:
+    if alias == "default":
+        return
+    # Asked instead of looked up, so that a router of the project's own that does the same is as good.
+    used = {router.db_for_read(TaskRecord), router.db_for_write(TaskRecord)}
+    if used != {alias} or not router.allow_migrate_model(alias, TaskRecord):
+        message = f"TASKQ['DATABASE'] is {alias!r}, but no router sends the rows of django_taskq there."
+        hint = 'Add it: DATABASE_ROUTERS = ["django_taskq.router.TaskqRouter"].'
+        yield Error(message, hint=hint, id="django_taskq.E007")
+
+
+def _sqlite(connection: Any) -> Iterable[CheckMessage]:
+    version = connection.Database.sqlite_version_info
+    if version < OLDEST_SQLITE:
+        message = f"The SQLite library is version {connection.Database.sqlite_version}; the queue needs 3.35 or newer."
+        yield Error(message, hint="Use a newer Python or SQLite, or PostgreSQL.", id="django_taskq.E009")
+    options = connection.settings_dict.get("OPTIONS", {})
+    where = f"the SQLite database {connection.alias!r}"
+    hint = f"In DATABASES[{connection.alias!r}]: {SQLITE_OPTIONS}."
+    if str(options.get("transaction_mode", "")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+        message = f"Transactions on {where} do not begin IMMEDIATE, so some fail at once with 'database is locked'."
+        yield Warning(message, hint=hint, id="django_taskq.W001")
+    if options.get("timeout", 5) < SHORTEST_TIMEOUT:
+        message = f"The timeout of {where} is below {SHORTEST_TIMEOUT} s: writers that wait their turn may give up."
+        yield Warning(message, hint=hint, id="django_taskq.W002")
+    asked = "".join(str(options.get("init_command", "")).lower().split())
+    if "journal_mode=wal" not in asked and not connection.is_in_memory_db():
+        message = f"Connections to {where} do not ask for WAL mode, without which readers and writers wait."
+        yield Warning(message, hint=hint, id="django_taskq.W003")
+
+
+def _is_in_wal_mode(path: Path) -> bool:
+    """Bytes 18 and 19 of the header are 2 in WAL mode (sqlite.org/fileformat2.html); an empty file has none yet."""
+    with path.open("rb") as file:
+        header = file.read(20)
+    return len(header) < 20 or header[18:20] == b"\x02\x02"
+
+
+def _pool(connection: BaseDatabaseWrapper, threads: int) -> Iterator[CheckMessage]:
+    configured = connection.settings_dict.get("OPTIONS", {}).get("pool")
+    if not configured:
+        return
+    options = configured if isinstance(configured, Mapping) else {}
+    size = options.get("max_size") or options.get("min_size", 4)  # psycopg_pool's defaults
+    needed = max(threads + 1, SUPERVISOR_CONNECTIONS)
+    if size < needed:
+        message = (
+            f"The connection pool of the database {connection.alias!r} holds {size} connections a process; "
+            f"a worker with {threads} thread(s) uses up to {needed}."
+        )
+        hint = f"Set OPTIONS['pool']['max_size'] of DATABASES[{connection.alias!r}] to {needed} or more."
+        yield Warning(message, hint=hint, id="django_taskq.W006")

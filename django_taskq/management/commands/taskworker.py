@@ -1,0 +1,177 @@
+"""``manage.py taskworker``: run tasks until told to stop.
+
+Exit codes: 0 stopped in order, 1 runtime error, 2 wrong usage or settings, 3 database out of reach, 4 stopped by force
+with runs cut short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import Settings, UserSettingsHolder
+from django.conf import settings as django_settings
+from django.core import checks as django_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.utils import InterfaceError, OperationalError
+
+from django_taskq import checks, client, conf
+from django_taskq.management import banner, storage
+from django_taskq.models import Worker
+from django_taskq.worker import log
+from django_taskq.worker.fetcher import QueueOrder
+from django_taskq.worker.supervisor import Supervisor, WorkerOptions
+
+# Said by banner.warnings for the number of threads that is really used.
+SAID_ELSEWHERE = "django_taskq.W005"
+
+
+class Command(BaseCommand):
+    """Composes settings, options and checks into a :class:`Supervisor`, and its end into an exit code."""
+
+    help = "Run background tasks until told to stop (Ctrl+C: finish what runs; twice: stop at once)."
+    # Only this app's own are run, in handle(): a worker serves no URLs and renders no templates.
+    requires_system_checks = []
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        defaults = conf.Settings()
+        parser.add_argument(
+            "--queues",
+            help="Queues to serve: 'a,b' in strict order, 'a=3,b=1' by weight. Default: all known queues in rotation.",
+        )
+        parser.add_argument(
+            "--processes",
+            type=_whole_number,
+            help="Worker processes. Default: TASKQ['PROCESSES'], or else one for each processor.",
+        )
+        parser.add_argument(
+            "--threads",
+            type=_whole_number,
+            help=f"Threads in each process. Default: TASKQ['THREADS'], or else {defaults.threads}.",
+        )
+        parser.add_argument(
+            "--burst", action="store_true", help="Stop when nothing is left that could run now. Default: go on waiting."
+        )
+        parser.add_argument(
+            "--max-tasks", type=_whole_number, help="Stop after so many runs. Default: there is no such limit."
+        )
+        parser.add_argument(
+            "--grace",
+            type=_seconds,
+            help="Seconds that running tasks may take to finish when the worker is stopped. "
+            f"Default: TASKQ['GRACE'], or else {defaults.grace:g}.",
+        )
+
+    def handle(self, *args: Any, **given: Any) -> None:
+        verbosity: int = given["verbosity"]
+        self._check_settings_module()
+        settings = storage.check_settings()
+        self._check_system(verbosity)
+        options = worker_options(settings, given)
+        if verbosity:
+            log.configure_for_terminal()
+        log.connect(in_worker=True)
+        supervisor = Supervisor(options, on_ready=self._announcer(options, verbosity))
+        self._check_database(settings.database)
+        try:
+            code = supervisor.run()
+        except (OperationalError, InterfaceError) as error:
+            raise storage.unreachable(error, settings.database) from error
+        if code:
+            raise SystemExit(code)
+
+    def _check_settings_module(self) -> None:
+        if not os.environ.get("DJANGO_SETTINGS_MODULE") or not _come_from_a_module():
+            raise CommandError(
+                "the settings were made with settings.configure(), and worker processes load theirs from a module by "
+                "name. Put them into a module and name it in DJANGO_SETTINGS_MODULE or with --settings.",
+                returncode=storage.USAGE_EXIT,
+            )
+
+    def _check_system(self, verbosity: int) -> None:
+        found = [issue for issue in django_checks.run_checks(tags=[checks.TAG]) if not issue.is_silenced()]
+        errors = [issue for issue in found if issue.is_serious()]
+        if errors:
+            lines = [f"{issue.msg} {issue.hint or ''} ({issue.id})" for issue in errors]
+            raise CommandError("\n".join(lines), returncode=storage.USAGE_EXIT)
+        others = sorted({str(issue.id).rpartition(".")[2] for issue in found if issue.id != SAID_ELSEWHERE})
+        if others and verbosity:
+            self._warn(f"settings to look at ({', '.join(others)}): python manage.py check --tag {checks.TAG}")
+
+    def _check_database(self, alias: str) -> None:
+        try:
+            storage.wait_until_reachable(alias, self._warn)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error), returncode=storage.USAGE_EXIT) from error
+        except KeyboardInterrupt:
+            raise CommandError("stopped while waiting for the database", returncode=storage.RUNTIME_EXIT) from None
+        try:
+            storage.check_migrated(alias)
+        finally:
+            storage.let_go(alias)
+
+    def _announcer(self, options: WorkerOptions, verbosity: int) -> Callable[[Worker], None]:
+        def announce(worker: Worker) -> None:
+            describe = banner.for_terminal if self.stdout.isatty() else banner.for_log
+            try:
+                for text in banner.warnings(options):
+                    self._warn(text)
+                self.stdout.write(describe(worker, options))
+                self.stdout.flush()
+            except OSError:
+                pass  # nobody reads it any more, which is no reason to stop
+
+        return announce if verbosity else lambda worker: None
+
+    def _warn(self, text: str) -> None:
+        self.stderr.write(f"warning: {text}", self.style.WARNING)
+
+
+def worker_options(settings: conf.Settings, given: dict[str, Any]) -> WorkerOptions:
+    """The command line over the settings. Raises ``CommandError`` for queues that nobody knows."""
+    try:
+        order = QueueOrder.parse(given["queues"], sorted(client.known_queues()))
+    except ValueError as error:
+        raise CommandError(f"argument --queues: {error}", returncode=storage.USAGE_EXIT) from error
+    return WorkerOptions(
+        order,
+        given["processes"] or settings.processes,
+        given["threads"] or settings.threads,
+        settings.grace if given["grace"] is None else given["grace"],
+        given["burst"],
+        given["max_tasks"],
+        shows_runs=given.get("verbosity", 1) > 0,
+    )
+
+
+def _come_from_a_module() -> bool:
+    """``override_settings`` and ``configure`` both put a holder around what was there before."""
+    lazy: Any = django_settings
+    holder = lazy._wrapped
+    while isinstance(holder, UserSettingsHolder):
+        holder = holder.default_settings
+    return isinstance(holder, Settings)
+
+
+def _whole_number(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not usable: it takes a whole number of at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not usable: it takes a number of seconds of at least 0")
+    return value

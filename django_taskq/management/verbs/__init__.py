@@ -1,0 +1,26 @@
+"""The verbs of ``manage.py taskq``, one module each; a new one is entered here."""
+
+from django_taskq.management.verbs.base import AnyVerb
+from django_taskq.management.verbs.bench import Bench
+from django_taskq.management.verbs.cancel import Cancel
+from django_taskq.management.verbs.demo import Demo
+from django_taskq.management.verbs.prune import Prune
+from django_taskq.management.verbs.retry import Retry
+from django_taskq.management.verbs.run import Run
+from django_taskq.management.verbs.settings import ShowSettings
+from django_taskq.management.verbs.show import Show
+from django_taskq.management.verbs.status import ShowStatus
+
+VERBS: dict[str, type[AnyVerb]] = {
+    "status": ShowStatus,
+    "show": Show,
+    "run": Run,
+    "retry": Retry,
+    "cancel": Cancel,
+    "prune": Prune,
+    "settings": ShowSettings,
+    "demo": Demo,
+    "bench": Bench,
+}
+
+__all__ = ["VERBS"]

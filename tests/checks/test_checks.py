@@ -1,0 +1,241 @@
+"""Each check by its id: what triggers it, what it says, what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.core.management import call_command
+from django.db import connections
+from django.db.backends.sqlite3.base import DatabaseWrapper
+
+from django_taskq import checks, registry
+from django_taskq.task import task
+
+Found = Callable[..., list[CheckMessage]]
+WAL = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+GOOD = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": WAL}
+
+
+@pytest.fixture
+def found(settings: Any, django_db_blocker: Any) -> Found:
+    """The messages under a ``TASKQ``; touching a database fails the test."""
+
+    def run(**taskq: Any) -> list[CheckMessage]:
+        settings.TASKQ = taskq
+        with django_db_blocker.block():
+            return run_checks(tags=[checks.TAG])
+
+    return run
+
+
+@pytest.fixture
+def replace(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Put another connection behind an alias, as far as the checks see."""
+    known = {name: connections[name] for name in connections}
+    monkeypatch.setattr(checks, "connections", known)
+
+    def put(connection: Any, alias: str = "default") -> Any:
+        known[alias] = connection
+        return connection
+
+    return put
+
+
+@pytest.fixture
+def own_tasks() -> Iterator[None]:
+    """Only the tasks that the test defines."""
+    before = dict(registry._tasks)
+    registry._tasks.clear()
+    yield
+    registry._tasks.clear()
+    registry._tasks.update(before)
+
+
+def sqlite(name: str = "db.sqlite3", alias: str = "default", **changed: Any) -> DatabaseWrapper:
+    options = {key: value for key, value in (GOOD | changed).items() if value is not None}
+    settings = {"TIME_ZONE": None, "CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": False, "AUTOCOMMIT": True}
+    return DatabaseWrapper(settings | {"NAME": name, "OPTIONS": options}, alias)
+
+
+def postgresql(**options: Any) -> Any:
+    return SimpleNamespace(vendor="postgresql", alias="default", settings_dict={"OPTIONS": options}, close=lambda: None)
+
+
+def only(messages: list[CheckMessage], name: str) -> CheckMessage:
+    (message,) = messages
+    assert message.id == f"django_taskq.{name}"
+    assert message.hint
+    assert message.msg.endswith(".")
+    assert message.is_serious() == name.startswith("E")
+    return message
+
+
+def test_all_is_well(found: Found, replace: Any) -> None:
+    replace(sqlite())
+    assert found() == []
+
+
+def test_E001(found: Found, settings: Any) -> None:
+    settings.TASKQ = [1]
+    message = only(run_checks(tags=[checks.TAG]), "E001")
+    assert message.msg == "TASKQ is a list."
+
+
+def test_E002(found: Found) -> None:
+    message = only(found(THREDS=2), "E002")
+    assert message.msg == "TASKQ['THREDS'] is not a setting."
+    assert 'Did you mean "THREADS"?' in str(message.hint)
+
+
+def test_E003(found: Found) -> None:
+    message = only(found(THREADS="two"), "E003")
+    assert message.msg == "TASKQ['THREADS'] = 'two' is not usable."
+    assert message.hint == "It takes a whole number of at least 1."
+
+
+def test_E003_for_the_url_of_a_broker_nobody_speaks(found: Found) -> None:
+    message = only(found(BROKER_URL="databse://a:hunter2@b"), "E003")
+    assert 'Did you mean "database"?' in str(message.hint)
+    assert "hunter2" not in str(message)
+
+
+def test_E003_for_queue_names(found: Found) -> None:
+    assert "1 to 100 letters" in str(only(found(QUEUES=["x'; DROP TABLE"]), "E003").hint)
+
+
+def test_E004(found: Found) -> None:
+    assert "LEASE_DURATION" in only(found(LEASE_DURATION=9, HEARTBEAT_INTERVAL=5), "E004").msg
+
+
+def test_E005(found: Found, replace: Any) -> None:
+    assert "SOFT_TIME_LIMIT" in only(found(SOFT_TIME_LIMIT=9, TIME_LIMIT=9), "E005").msg
+
+
+def test_E006(found: Found) -> None:
+    assert 'Did you mean "other"?' in str(only(found(DATABASE="othr"), "E006").hint)
+
+
+def test_E007(found: Found, settings: Any, replace: Any) -> None:
+    replace(sqlite(alias="other"), "other")
+    message = only(found(DATABASE="other"), "E007")
+    assert "'other'" in message.msg
+    assert "django_taskq.router.TaskqRouter" in str(message.hint)
+    settings.DATABASE_ROUTERS = ["django_taskq.router.TaskqRouter"]
+    assert found(DATABASE="other") == []
+
+
+def test_E008(found: Found, replace: Any) -> None:
+    replace(SimpleNamespace(vendor="oracle", alias="default", settings_dict={}, close=lambda: None))
+    message = only(found(), "E008")
+    assert message.msg == "TASKQ['DATABASE'] is 'default', a oracle database, which the queue does not speak."
+    assert "postgresql, sqlite" in str(message.hint)
+
+
+def test_E008_knows_what_the_queue_speaks() -> None:
+    from django_taskq.brokers.database import broker
+
+    assert set(checks.SUPPORTED) == set(broker._DIALECTS)
+
+
+def test_E009(found: Found, replace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = replace(sqlite())
+    old = SimpleNamespace(sqlite_version_info=(3, 34, 1), sqlite_version="3.34.1")
+    monkeypatch.setattr(connection, "Database", old)
+    assert "3.34.1" in only(found(), "E009").msg
+
+
+@pytest.mark.parametrize("mode", [None, "DEFERRED"])
+def test_W001(found: Found, replace: Any, mode: str | None) -> None:
+    replace(sqlite(transaction_mode=mode))
+    assert '"transaction_mode": "IMMEDIATE"' in str(only(found(), "W001").hint)
+
+
+@pytest.mark.parametrize("timeout", [None, 19])
+def test_W002(found: Found, replace: Any, timeout: int | None) -> None:
+    replace(sqlite(timeout=timeout))
+    assert '"timeout": 20' in str(only(found(), "W002").hint)
+
+
+def test_W003(found: Found, replace: Any) -> None:
+    replace(sqlite(init_command=None))
+    assert "journal_mode=WAL" in str(only(found(), "W003").hint)
+    for spelling in ("pragma JOURNAL_MODE = wal", "PRAGMA synchronous=1;PRAGMA journal_mode=WAL"):
+        replace(sqlite(init_command=spelling))
+        assert found() == []
+
+
+def test_the_hint_for_sqlite_is_python_that_mends_it(found: Found, replace: Any) -> None:
+    options = eval(f"{{{checks.SQLITE_OPTIONS}}}")["OPTIONS"]
+    replace(DatabaseWrapper({"ENGINE": "x", "NAME": "db.sqlite3", "OPTIONS": options}, "default"))
+    assert found() == []
+
+
+@pytest.mark.parametrize("wal", [False, True])
+def test_W004(found: Found, replace: Any, tmp_path: Path, wal: bool, django_db_blocker: Any) -> None:
+    path = tmp_path / "db.sqlite3"
+    connection = replace(sqlite(str(path), init_command=WAL if wal else "PRAGMA synchronous=NORMAL"))
+    assert checks.check_journal_mode(databases=["default"]) == []  # nothing there yet
+    with django_db_blocker.unblock():
+        with connection.schema_editor() as editor:
+            editor.execute("CREATE TABLE some (thing)")
+        connection.close()
+        messages = checks.check_journal_mode(databases=["default"])
+        connection.close()
+    if wal:
+        assert messages == []
+    else:
+        assert "not in WAL mode" in only(messages, "W004").msg
+    assert checks.check_journal_mode(databases=["other"]) == []
+    assert checks.check_journal_mode(databases=None) == []
+
+
+def test_W005(found: Found, replace: Any, own_tasks: None) -> None:
+    replace(sqlite())
+    for number in range(7):
+        task(name=f"slow{number}", soft_time_limit=5)(lambda: None)
+    message = only(found(THREADS=2), "W005")
+    assert message.msg == (
+        "Time limits are not enforced with more than one thread: slow0, slow1, slow2, slow3, slow4 and 2 more."
+    )
+    assert found(THREADS=1) == []
+
+
+def test_W005_for_the_limit_of_all_tasks(found: Found, replace: Any) -> None:
+    replace(sqlite())
+    message = only(found(THREADS=2, TIME_LIMIT=5), "W005")
+    assert message.msg == "TASKQ['TIME_LIMIT'] is set, but time limits are not enforced with more than one thread."
+
+
+@pytest.mark.parametrize(
+    ("pool", "threads", "size", "needed"),
+    [(True, 4, 4, 5), ({"min_size": 2}, 1, 2, 4), ({"min_size": 2, "max_size": 8}, 8, 8, 9)],
+)
+def test_W006(found: Found, replace: Any, own_tasks: None, pool: Any, threads: int, size: int, needed: int) -> None:
+    replace(postgresql(pool=pool))
+    message = only(found(THREADS=threads), "W006")
+    assert f"holds {size} connections a process" in message.msg
+    assert message.hint == f"Set OPTIONS['pool']['max_size'] of DATABASES['default'] to {needed} or more."
+    for enough in (False, {"min_size": 4, "max_size": needed}):
+        replace(postgresql(pool=enough))
+        assert found(THREADS=threads) == []
+
+
+def test_every_id_is_listed_and_has_a_test_of_its_name() -> None:
+    source = Path(checks.__file__).read_text()
+    conf = Path(checks.__file__).with_name("conf.py").read_text()
+    given = set(re.findall(r'"django_taskq\.([EW]\d{3})"', source)) | set(re.findall(r'Problem\("(E\d{3})"', conf))
+    assert given == set(checks.CHECKS)
+    assert all(f"test_{name}" in globals() for name in checks.CHECKS)
+
+
+def test_manage_py_check(settings: Any) -> None:
+    settings.TASKQ = {"THREDS": 2}
+    with pytest.raises(Exception, match=r"\(django_taskq.E002\) TASKQ\['THREDS'\] is not a setting"):
+        call_command("check", tags=[checks.TAG], stdout=StringIO(), stderr=StringIO())
