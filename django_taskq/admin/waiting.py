@@ -1,0 +1,87 @@
+"""Why a run is not running, in a sentence."""
+
+from __future__ import annotations
+
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from django_taskq.admin.words import duration, one_line, precise
+from django_taskq.models import TaskRecord, Worker
+from django_taskq.status import Status
+
+COUNTED = 1000
+
+
+def why_waiting(record: TaskRecord, using: str) -> str:
+    """The sentence; "" for a run that has begun or ended."""
+    status = record.shown_status
+    if status == Status.RUNNING and record.cancel_requested_at is not None:
+        asked = _(
+            "Cancellation was asked for at %(time)s. It holds once the run is given back or wants another attempt."
+        )
+        return asked % {"time": precise(record.cancel_requested_at)}
+    if status == Status.SCHEDULED:
+        return _scheduled(record, using)
+    if status == Status.WAITING:
+        return _("It is held back until other runs have ended, or until a limit or a paused key allows it.")
+    if status == Status.READY:
+        return _claimed(record) if record.status == Status.RUNNING else _ready(record, using)
+    return ""
+
+
+def serves(worker: Worker, queue_name: str) -> bool:
+    """Whether a worker takes runs of this queue. One that names no queues serves all that are known."""
+    names = [part.partition("=")[0].strip() for part in worker.queues.split(",") if part.strip()]
+    return not names or queue_name in names
+
+
+def _scheduled(record: TaskRecord, using: str) -> str:
+    if record.run_after is None:
+        return _("It waits for a time that is not set.")
+    left = (record.run_after - timezone.now()).total_seconds()
+    if left > 0:
+        words = {"time": precise(record.run_after), "left": duration(left), "attempt": record.attempt}
+        if record.attempt > 1:
+            return _("Attempt %(attempt)s is due in %(left)s, at %(time)s.") % words
+        return _("It is due in %(left)s, at %(time)s.") % words
+    if not Worker.objects.using(using).online().exists():
+        return _("It is due, and no worker is online: start one with “manage.py taskworker”.")
+    return _("It is due, and the next worker to look will make it ready.")
+
+
+def _claimed(record: TaskRecord) -> str:
+    process = record.worker
+    if process is None:
+        return _("A worker that is gone had claimed it; another one will give it back and take it.")
+    return _("Worker %(worker)s has claimed it and begins it as soon as a slot is free.") % {
+        "worker": one_line(str(process))
+    }
+
+
+def _ready(record: TaskRecord, using: str) -> str:
+    queue = one_line(record.queue_name)
+    online = list(Worker.objects.using(using).online())
+    if not online:
+        return _("No worker is online: start one with “manage.py taskworker”.")
+    if not any(serves(worker, record.queue_name) for worker in online):
+        return _(
+            "No worker online serves the queue %(queue)s: start one with “manage.py taskworker --queues %(queue)s”."
+        ) % {"queue": queue}
+    same = TaskRecord.objects.using(using).filter(status=Status.READY, queue_name=record.queue_name)
+    first = same.filter(Q(priority__gt=record.priority) | Q(priority=record.priority, pk__lt=record.pk))
+    count = first[: COUNTED + 1].count()
+    if count > COUNTED:
+        return _("More than %(count)s runs of the queue %(queue)s are before it.") % {
+            "count": f"{COUNTED:,}",
+            "queue": queue,
+        }
+    if not count:
+        return _("It is the next of the queue %(queue)s, and starts as soon as a worker is free.") % {"queue": queue}
+    before = ngettext(
+        "%(count)d run of the queue %(queue)s is before it.",
+        "%(count)d runs of the queue %(queue)s are before it.",
+        count,
+    )
+    return before % {"count": count, "queue": queue}
