@@ -1,0 +1,109 @@
+"""Rates: how fast runs go in, and how fast they come out."""
+
+from __future__ import annotations
+
+import time
+
+from django_taskq.bench import history, rows
+from django_taskq.bench.plan import Figure
+from django_taskq.bench.raw.store import INSERT_SIZE
+from django_taskq.bench.raw.worker import drain_rate
+from django_taskq.bench.stage import Stage, raw_rows
+from django_taskq.bench.tasks import noop
+from django_taskq.bench.workers import BenchWorker, WorkerFailed
+
+
+def measure_enqueue(stage: Stage) -> dict[str, Figure]:
+    """One by one, and in bulk; the bare store's single-row commits, and its batches."""
+    single, bulk = Figure("enqueue, one by one", "runs/s"), Figure("enqueue_many of 5000", "runs/s")
+    for number in range(stage.plan.repeat):
+        stage.tell(f"enqueue {number + 1}/{stage.plan.repeat}")
+        _clear(stage)
+        single.all.append(_enqueue_singly(stage.plan.single_runs))
+        single.raw_all.append(_insert_singly(stage))
+        _clear(stage)
+        _, seconds = rows.fill(stage.plan.runs)
+        bulk.all.append(stage.plan.runs / seconds)
+        bulk.raw_all.append(stage.plan.runs / _insert_in_batches(stage))
+    _clear(stage)
+    return {"enqueue": single, "enqueue_many": bulk}
+
+
+def measure_drain(stage: Stage) -> dict[str, Figure]:
+    """A full queue and an otherwise empty table."""
+    figure, wall = Figure("drain", "runs/s"), Figure("drain, by the wall clock", "runs/s")
+    for number in range(stage.plan.repeat):
+        stage.tell(f"drain {number + 1}/{stage.plan.repeat}")
+        _clear(stage)
+        _drain_once(stage, figure, wall)
+    return {"drain": figure, "drain_wall": wall}
+
+
+def measure_drain_beside(stage: Stage) -> dict[str, Figure]:
+    """The same beside many finished and waiting rows."""
+    plan = stage.plan
+    stage.tell(f"making {plan.history:,} finished and {plan.waiting:,} waiting rows")
+    _clear(stage)
+    history.make(plan.history, plan.waiting, time.time())
+    stage.tell("copying them to the raw table")
+    stage.raw.copy_rows()
+    history.rest()
+    figure = Figure("drain, beside history", "runs/s")
+    for number in range(plan.repeat):
+        stage.tell(f"drain beside history {number + 1}/{plan.repeat}")
+        _drain_once(stage, figure, Figure("", ""))
+    return {"drain_history": figure}
+
+
+def losses(figures: dict[str, Figure]) -> dict[str, float]:
+    """What part of the rate is lost beside history, here and with the bare store."""
+    plain, beside = figures["drain"], figures["drain_history"]
+    found = {}
+    for name, before, after in (("drain", plain.value, beside.value), ("raw", plain.raw, beside.raw)):
+        if before and after is not None:
+            found[name] = 1 - after / before
+    return found
+
+
+def _drain_once(stage: Stage, figure: Figure, wall: Figure) -> None:
+    plan = stage.plan
+    first_id, _ = rows.fill(plan.runs)
+    _insert_in_batches(stage)
+    rows.settle()
+    with BenchWorker(plan.processes, plan.threads, "--burst") as worker:
+        took = worker.wait(60 + plan.runs / 100)
+    done = rows.drained_since(first_id)
+    if done.successful != plan.runs:
+        raise WorkerFailed(f"only {done.successful:,} of {plan.runs:,} runs are successful with a result")
+    figure.all.append((plan.runs - 1) / done.seconds)
+    wall.all.append(plan.runs / took)
+    figure.raw_all.append(drain_rate(stage.access, plan.processes))
+
+
+def _clear(stage: Stage) -> None:
+    rows.empty()
+    stage.raw.empty()
+    rows.settle()
+
+
+def _enqueue_singly(count: int) -> float:
+    began = time.perf_counter()
+    for number in range(count):
+        noop.enqueue(number)
+    return count / (time.perf_counter() - began)
+
+
+def _insert_singly(stage: Stage) -> float:
+    made = raw_rows(stage.plan.single_runs)
+    began = time.perf_counter()
+    for row in made:
+        stage.raw.insert_one(row)
+    return len(made) / (time.perf_counter() - began)
+
+
+def _insert_in_batches(stage: Stage) -> float:
+    made = raw_rows(stage.plan.runs)
+    began = time.perf_counter()
+    for start in range(0, len(made), INSERT_SIZE):
+        stage.raw.insert_many(made[start : start + INSERT_SIZE])
+    return time.perf_counter() - began

@@ -1,0 +1,19 @@
+"""The tasks that are measured."""
+
+from __future__ import annotations
+
+import time
+
+from django_taskq import task
+
+
+@task(name="django_taskq.bench.noop")
+def noop(number: int) -> int:
+    """Return its argument, so that there is a result to store."""
+    return number
+
+
+@task(name="django_taskq.bench.clock")
+def clock() -> float:
+    """The time at which the body ran; the same clock as the caller's, on the same host."""
+    return time.time()
