@@ -149,10 +149,11 @@ class DatabaseBroker(Broker):
         return due
 
     def _finish(self, process_id: int, outcomes: list[Outcome]) -> list[Outcome]:
-        rows = [
+        # In id order, so that two finishers which meet wait for each other, and never in a circle.
+        rows = sorted(
             Finished(o.delivery.id, o.delivery.claim, o.result, o.started_at or 0.0, o.finished_at or 0.0)
             for o in outcomes
-        ]
+        )
         if self.dialect.finish(connections[self.using], process_id, rows) == len(rows):
             return []
         ids = [row.id for row in rows]
