@@ -17,12 +17,12 @@ from pathlib import Path
 from django.db import connections, transaction
 from django.utils import timezone
 
-from django_taskq import conf, registry
+from django_taskq import clock, conf, registry
 from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
 from django_taskq.exceptions import PoisonTask, TimeLimitExceeded, WorkerLost
 from django_taskq.message import Action, ErrorText, Outcome
 from django_taskq.models import TaskAttempt, TaskRecord, Worker, WorkerProcess
-from django_taskq.models.clock import database_now
+from django_taskq.models.clock import database_now, stored
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.status import Status
 from django_taskq.worker import identity
@@ -236,7 +236,7 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     Registry rows of workers that stopped longer ago than the longest retention go too.
     """
     settings = conf.get_settings()
-    using, now = settings.database, timezone.now()
+    using, now = settings.database, stored(clock.now())
     results_before = now - settings.result_expires if settings.result_expires else None
     failures_before = now - settings.failure_expires if settings.failure_expires else None
     doomed = records(using).prunable(results_before, failures_before).order_by("finished_at")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 from uuid import UUID
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from django_taskq import client, conf, context, registry, serializers
+from django_taskq import client, clock, conf, context, registry, serializers
 from django_taskq.context import TaskContext
 from django_taskq.exceptions import InvalidArguments, InvalidTask, SerializationError
 from django_taskq.message import NO_HEADERS, Delivery, Message, new_ids
@@ -150,7 +149,7 @@ class Task(Generic[P, R]):
 
     def _call_in_own_context(self, args: Any, kwargs: Any) -> R:
         delivery = Delivery(
-            new_ids(1)[0], 0, self.name, self.options.queue_name, "", None, None, time.time(), None, 1, 0, False
+            new_ids(1)[0], 0, self.name, self.options.queue_name, "", None, None, clock.time(), None, 1, 0, False
         )
         token = context.activate(TaskContext(self, delivery, NO_HEADERS, list(args), dict(kwargs)))
         try:
@@ -169,13 +168,11 @@ class Task(Generic[P, R]):
             return self._messages([(args, kwargs)])[0]
         # The common case, worked out: what Task.enqueue costs is mostly this and the database's own work.
         id, payload, headers = new_ids(1)[0], self._payload(args, kwargs), client.ambient_headers()
-        return Message(
-            id, self.name, own.queue_name, own.priority, payload, headers and headers.dumps(), datetime.now(UTC)
-        )
+        return Message(id, self.name, own.queue_name, own.priority, payload, headers and headers.dumps(), clock.now())
 
     def _messages(self, calls: list[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[Message]:
         call, own = self._call, self.options
-        now = datetime.now(UTC)
+        now = clock.now()
         if call.task_id is not None and len(calls) != 1:
             raise ValueError("task_id names one run, so it does not go with enqueue_many")
         ids = [call.task_id] if call.task_id is not None else new_ids(len(calls))

@@ -7,7 +7,6 @@ block, so that both commit or neither.
 from __future__ import annotations
 
 import os
-import time
 import traceback
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -19,7 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from django.db import transaction
 from django.utils import timezone, translation
 
-from django_taskq import conf, context, registry, serializers, signals
+from django_taskq import clock, conf, context, registry, serializers, signals
 from django_taskq.context import TaskContext
 from django_taskq.exceptions import (
     InvalidArguments,
@@ -71,7 +70,7 @@ def _execute(delivery: Delivery, guard: Guard) -> Outcome:
     task = registry.find(delivery.name)
     if task is None:
         return _unknown(delivery)
-    if delivery.expires_at is not None and time.time() > delivery.expires_at:
+    if delivery.expires_at is not None and clock.time() > delivery.expires_at:
         latest = datetime.fromtimestamp(delivery.expires_at, UTC)
         error = ErrorText(_path(TaskExpired), f"not started before {latest:%Y-%m-%d %H:%M:%S} UTC")
         return Outcome(delivery, Action.CANCELLED, error=error)
@@ -81,14 +80,14 @@ def _execute(delivery: Delivery, guard: Guard) -> Outcome:
         # The signature may have changed since; no retry would help, so this is not left to the call.
         task.check_arguments(args, kwargs)
     except (SerializationError, InvalidArguments, ValueError, TypeError) as error:
-        now = time.time()
+        now = clock.time()
         return Outcome(delivery, Action.FAILED, now, now, error=describe(error))
     options = task.options
     soft, hard = _limits(task, headers)
     commit_first = delivery.is_suspect or not options.acks_late
     if not guard.begin(delivery, hard, commit_first=commit_first):
         return Outcome(delivery, Action.RELEASED)
-    started_at = time.time()
+    started_at = clock.time()
     run = TaskContext(task, delivery, headers, args, kwargs)
     context.activate(run)
     try:
@@ -132,7 +131,7 @@ def _call_in_transaction(run: TaskContext, started_at: float, guard: Guard) -> O
 
 
 def _success(run: TaskContext, started_at: float, value: Any) -> Outcome:
-    finished_at = time.time()
+    finished_at = clock.time()
     return Outcome(run.delivery, Action.SUCCESS, started_at, finished_at, _result_text(run.task, run.headers, value))
 
 
@@ -172,7 +171,7 @@ def _result_text(task: Task[Any, Any], headers: Headers, value: Any) -> str | No
 def _failure(
     task: Task[Any, Any], delivery: Delivery, headers: Headers, started_at: float, error: BaseException
 ) -> Outcome:
-    finished_at = time.time()
+    finished_at = clock.time()
     if isinstance(error, Retry):
         text = describe(error.cause) if error.cause is not None else ErrorText(_path(Retry), str(error))
         due = error.run_after if isinstance(error.run_after, datetime) else None
@@ -186,7 +185,7 @@ def _failure(
 
 def _unknown(delivery: Delivery) -> Outcome:
     """Kept for a worker that knows the task (a rolling deploy), more patiently the longer that takes."""
-    age = time.time() - delivery.enqueued_at
+    age = clock.time() - delivery.enqueued_at
     error = ErrorText(_path(UnknownTask), f"no task is named {delivery.name!r} here")
     deadline = conf.get_settings().unknown_task_deadline
     if deadline is not None and age > deadline / timedelta(seconds=1):

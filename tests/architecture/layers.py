@@ -13,7 +13,7 @@ from tests.architecture.package import Import, Module, Package, When
 # belongs into one of them.
 BLOCKS: dict[str, set[str]] = {
     "start": {"apps"},
-    "words": {"exceptions", "status", "conf", "signals", "retry", "schedules", "options"},
+    "words": {"exceptions", "status", "conf", "clock", "signals", "retry", "schedules", "options"},
     "what travels": {"serializers", "message"},
     "rows": {"models", "migrations"},
     "how work is kept": {"brokers"},

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Case, CharField, DateTimeField, F, Max, Min, TextField, Value, When
@@ -26,7 +25,7 @@ from django_taskq.brokers.database.sqlite import SQLite
 from django_taskq.exceptions import EnqueueError
 from django_taskq.message import Action, Delivery, ErrorText, Message, Outcome
 from django_taskq.models import TaskAttempt, TaskRecord
-from django_taskq.models.clock import database_now, database_now_plus
+from django_taskq.models.clock import aware, database_now, database_now_plus, stored
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.options import MAX_PRIORITY, MIN_PRIORITY
 from django_taskq.status import Status
@@ -259,17 +258,9 @@ def to_delivery(record: TaskRecord) -> Delivery:
     )
 
 
-def aware(value: datetime) -> datetime:
-    """A time read by the ORM, which is naive without ``USE_TZ``, as messages carry it."""
-    return value if value.tzinfo else timezone.make_aware(value)
-
-
 def stored_time(moment: float | None) -> datetime | None:
     """POSIX seconds as the ORM takes them: aware with ``USE_TZ``, else naive local time."""
-    if moment is None:
-        return None
-    aware = datetime.fromtimestamp(moment, UTC)
-    return aware if settings.USE_TZ else timezone.make_naive(aware)
+    return None if moment is None else stored(datetime.fromtimestamp(moment, UTC))
 
 
 def _attempt(outcome: Outcome, error: ErrorText) -> TaskAttempt:
