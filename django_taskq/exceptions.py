@@ -15,6 +15,10 @@ class InvalidTask(TaskqError):
     """A task was defined or configured in a way that cannot work; raised when its module is imported."""
 
 
+class InvalidSchedule(TaskqError, ValueError):
+    """A schedule that cannot be understood, or that contradicts itself."""
+
+
 class EnqueueError(TaskqError):
     """A run could not be enqueued; nothing was stored."""
 
