@@ -14,7 +14,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_taskq import conf, registry
+from django_taskq import conf, declared, registry
+from django_taskq.exceptions import InvalidSchedule
 from django_taskq.models import TaskRecord
 
 TAG = "django_taskq"
@@ -30,6 +31,7 @@ CHECKS: Mapping[str, str] = {
     "E007": "DATABASE is not the default one, and no router sends the rows there",
     "E008": "the queue does not speak this kind of database",
     "E009": "the SQLite library is too old",
+    "E010": "an entry of SCHEDULE cannot work",
     "W001": "SQLite transactions do not begin IMMEDIATE",
     "W002": "SQLite's timeout is short",
     "W003": "SQLite connections do not ask for WAL mode",
@@ -72,6 +74,21 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
         found.append(Error(message, hint=hint, id="django_taskq.E008"))
     if connection.vendor == "sqlite":
         found += _sqlite(connection)
+    return found
+
+
+@register(TAG)
+def check_schedules(**kwargs: Any) -> list[CheckMessage]:
+    """E010: the entries of ``SCHEDULE``, against the tasks there are."""
+    if conf.problems():
+        return []
+    found: list[CheckMessage] = []
+    for name, entry in conf.get_settings().schedule.items():
+        try:
+            declared.from_entry(name, entry)
+        except InvalidSchedule as error:
+            hint = "Correct the entry; until then no worker starts, so that nothing is left out in silence."
+            found.append(Error(f"{str(error).removesuffix('.')}.", hint=hint, id="django_taskq.E010"))
     return found
 
 

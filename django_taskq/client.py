@@ -42,6 +42,12 @@ def enqueue(messages: Sequence[Message]) -> None:
         run([message.id for message in messages])
 
 
+def check(message: Message) -> None:
+    """Raise the :exc:`EnqueueError` that :func:`enqueue` would raise for this one, so that it can be left out."""
+    check_queue(message.queue_name)
+    _check_size(message, conf.get_settings().max_payload)
+
+
 def known_queues() -> set[str]:
     """Every queue a worker serves by default: declared in settings, or named by a registered task."""
     return {conf.DEFAULT_QUEUE} | conf.get_settings().queues | registry.queue_names()

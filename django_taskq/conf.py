@@ -106,6 +106,26 @@ def _queues(value: Any) -> frozenset[str]:
     return names
 
 
+SCHEDULE_CALL = ("task", "schedule", "args", "kwargs", "queue_name", "priority", "expires")
+SCHEDULE_TIMING = ("timezone", "start", "end", "jitter", "catch_up", "catch_up_limit", "overlap", "max_lateness")
+
+
+def _schedule(value: Any) -> dict[str, Mapping[str, Any]]:
+    """The shape alone; what the entries say is checked where the tasks are known."""
+    if not isinstance(value, Mapping):
+        raise ValueError("a dict from names to entries such as {'task': 'app.tasks.report', 'schedule': '0 3 * * *'}")
+    for name, entry in value.items():
+        if not isinstance(name, str) or not 0 < len(name) <= 200:
+            raise ValueError(f"names of 1 to 200 characters, not {name!r}")
+        if not isinstance(entry, Mapping) or not {"task", "schedule"} <= set(entry):
+            raise ValueError(f"entries with at least 'task' and 'schedule', which {name!r} is not")
+        known = (*SCHEDULE_CALL, *SCHEDULE_TIMING)
+        for key in entry:
+            if key not in known:
+                raise ValueError(f"entries of {', '.join(known)}; {name!r} has {key!r}.{suggest(str(key), known)}")
+    return dict(value)
+
+
 def _setting(parse: Callable[[Any], Any], default: Any = MISSING, *, factory: Any = MISSING) -> Any:
     return field(default=default, default_factory=factory, metadata={"parse": parse})
 
@@ -129,6 +149,7 @@ class Settings:
     processes: int = _setting(_count, factory=lambda: os.cpu_count() or 1)
     threads: int = _setting(_count, 1)
     grace: float = _setting(_grace, 30.0)
+    schedule: Mapping[str, Mapping[str, Any]] = _setting(_schedule, factory=dict)
 
 
 def setting_names() -> list[str]:

@@ -21,7 +21,7 @@ from django_taskq import clock, conf, registry
 from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
 from django_taskq.exceptions import PoisonTask, TimeLimitExceeded, WorkerLost
 from django_taskq.message import Action, ErrorText, Outcome
-from django_taskq.models import TaskAttempt, TaskRecord, Worker, WorkerProcess
+from django_taskq.models import ScheduleTick, TaskAttempt, TaskRecord, Worker, WorkerProcess
 from django_taskq.models.clock import database_now, stored
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.status import Status
@@ -233,7 +233,7 @@ def _kill_survivor(pid: int, started: int) -> None:
 def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     """Delete finished runs past their retention, oldest first, in short transactions; returns how many.
 
-    Registry rows of workers that stopped longer ago than the longest retention go too.
+    Registry rows of workers that stopped, and due times decided, longer ago than the longest retention go too.
     """
     settings = conf.get_settings()
     using, now = settings.database, stored(clock.now())
@@ -254,4 +254,5 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
         count += len(ids)
     longest = max(settings.result_expires or timedelta(0), settings.failure_expires or timedelta(0), timedelta(days=1))
     Worker.objects.using(using).filter(stopped_at__lt=now - longest).delete()
+    ScheduleTick.objects.using(using).filter(decided_at__lt=now - longest)._raw_delete(using)
     return count

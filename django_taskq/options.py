@@ -12,8 +12,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from django_taskq import conf
-from django_taskq.exceptions import InvalidTask
+from django_taskq.exceptions import InvalidSchedule, InvalidTask
 from django_taskq.retry import RetryPolicy
+from django_taskq.schedules import Schedule, parse
 
 MIN_PRIORITY, MAX_PRIORITY = -100, 100
 
@@ -24,7 +25,7 @@ class TaskOptions:
 
     ``None`` for a limit means the project's setting. ``expires`` is how long after being enqueued a run may still
     start. ``acks_late=False`` makes a run at-most-once; ``transactional`` commits the task's writes and its success
-    in one transaction.
+    in one transaction. ``schedule`` has it run periodically, without arguments.
     """
 
     name: str | None = None
@@ -45,6 +46,7 @@ class TaskOptions:
     ignore_result: bool = False
     acks_late: bool = True
     transactional: bool = False
+    schedule: Schedule | None = None
 
     @classmethod
     def parse(cls, task: str, given: Mapping[str, Any]) -> TaskOptions:
@@ -56,6 +58,8 @@ class TaskOptions:
                 raise InvalidTask(f"{task}: @task has no option {key!r}.{conf.suggest(key, known)}")
             try:
                 values[key] = _PARSERS[key](value)
+            except InvalidSchedule as error:
+                raise InvalidTask(f"{task}: @task({key}={value!r}) is not usable: {error}") from error
             except (ValueError, TypeError) as error:
                 raise InvalidTask(f"{task}: @task({key}={value!r}) is not usable: it takes {error}.") from error
         options = cls(**values)
@@ -147,6 +151,14 @@ def _errors(value: Any) -> tuple[type[BaseException], ...]:
     return found
 
 
+def _schedule(value: Any) -> Schedule | None:
+    if value is None or isinstance(value, Schedule):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("a schedule such as crontab(hour=3), every(minutes=5), or their text")
+    return parse(value)
+
+
 def _name(value: Any) -> str | None:
     if value is not None and (not isinstance(value, str) or not 0 < len(value) <= 255):
         raise ValueError("a text of 1 to 255 characters")
@@ -172,6 +184,7 @@ _PARSERS = {
     "ignore_result": parse_flag,
     "acks_late": parse_flag,
     "transactional": parse_flag,
+    "schedule": _schedule,
 }
 
 

@@ -45,6 +45,12 @@ class Task(Generic[P, R]):
         self._signature = _signature(function, self)
         if self.is_async and self.options.transactional:
             raise InvalidTask(f"{self.name}: transactional=True needs a sync function.")
+        if self.options.schedule is not None and not self._signature.takes(0):
+            raise InvalidTask(
+                f"{self.name}: a schedule calls it without arguments, and its signature is "
+                f"{self._signature.signature}. Give the parameters defaults, or schedule it in TASKQ['SCHEDULE'] with "
+                f"args."
+            )
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"

@@ -29,6 +29,8 @@ from django_taskq.worker.child import Child
 from django_taskq.worker.doorbell import make_doorbell
 from django_taskq.worker.fetcher import QueueOrder
 from django_taskq.worker.keeper import Keeper
+from django_taskq.worker.scheduling import Scheduling
+from django_taskq.worker.service import Service
 
 logger = logging.getLogger("django_taskq")
 
@@ -50,6 +52,7 @@ class WorkerOptions:
     burst: bool = False
     max_tasks: int | None = None
     shows_runs: bool = False
+    has_scheduler: bool = True
 
 
 class Supervisor:
@@ -90,9 +93,12 @@ class Supervisor:
         self._presence = presence.Presence(self._worker, self._on_lost)
         self._keeper = Keeper(self._worker.pk, lambda: self._presence.is_steady)
         self._doorbell = make_doorbell(self._ring)
-        # Before the first child, so that what a predecessor held runs again at once.
+        self._scheduling = Scheduling() if options.has_scheduler else None
+        # Before the first child, so that what a predecessor held runs again at once, and what is due is there.
         self._keeper.look()
-        for service in (self._presence, self._doorbell, self._keeper):
+        if self._scheduling is not None:
+            self._scheduling.work()
+        for service in self._services():
             service.start()
         signals.send(signals.worker_started, None, worker=self._worker)
         for quota in _quotas(options):
@@ -101,14 +107,20 @@ class Supervisor:
 
     def _sign_off(self) -> None:
         deadline = time.monotonic() + 5
-        for service in (self._doorbell, self._keeper, self._presence):
+        for service in reversed(self._services()):
             service.stop(deadline)
+        if self._scheduling is not None:
+            self._scheduling.sign_off()
         self._keeper.settle_now()
         self._presence.sign_off()
         connections.close_all()
         for leftover in self._directory.glob("*.slots"):
             leftover.unlink()
         self._directory.rmdir()
+
+    def _services(self) -> list[Service]:
+        services = [self._presence, self._keeper, self._doorbell]
+        return services if self._scheduling is None else [*services, self._scheduling]
 
     def _spawn(self, quota: int | None) -> None:
         process_id = presence.register_process(self._worker.pk)

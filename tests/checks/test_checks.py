@@ -151,6 +151,14 @@ def test_E009(found: Found, replace: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert "3.34.1" in only(found(), "E009").msg
 
 
+def test_E010(found: Found) -> None:
+    good = {"task": "tests.testapp.tasks.add", "schedule": "@daily", "args": [1, 2]}
+    assert not found(SCHEDULE={"good": good})
+    error = only(found(SCHEDULE={"good": good, "bad": good | {"args": [1]}}), "E010")
+    assert "TASKQ['SCHEDULE']['bad']: tests.testapp.tasks.add" in error.msg
+    assert "no worker starts" in str(error.hint)
+
+
 @pytest.mark.parametrize("mode", [None, "DEFERRED"])
 def test_W001(found: Found, replace: Any, mode: str | None) -> None:
     replace(sqlite(transaction_mode=mode))

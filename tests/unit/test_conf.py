@@ -15,6 +15,7 @@ from django.test import override_settings
 from django_taskq import conf
 
 NOT_SECONDS = ["5", True, -1, float("nan"), float("inf"), 1e300, [], timedelta(0)]
+ENTRY = {"task": "shop.tasks.remind", "schedule": "@daily"}
 BAD: dict[str, list[Any]] = {
     "BROKER_URL": ["", None, "redis", "redi://x", "databas://", 5],
     "DATABASE": ["", None, 5],
@@ -31,6 +32,7 @@ BAD: dict[str, list[Any]] = {
     "PROCESSES": [0, 1.0, "2", True, None],
     "THREADS": [0, "2", None],
     "GRACE": [*NOT_SECONDS[:-1], None, False],
+    "SCHEDULE": [None, [], {"": ENTRY}, {5: ENTRY}, {"a": 5}, {"a": {"task": "b"}}, {"a": ENTRY | {"crontab": 1}}],
 }
 GOOD: dict[str, tuple[Any, Any]] = {
     "BROKER_URL": ("database://", "database://"),
@@ -48,6 +50,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "PROCESSES": (2, 2),
     "THREADS": (8, 8),
     "GRACE": (0, 0.0),
+    "SCHEDULE": ({"a": ENTRY}, {"a": ENTRY}),
 }
 
 

@@ -11,6 +11,7 @@ from django.test import override_settings
 from django_taskq import options
 from django_taskq.exceptions import InvalidTask
 from django_taskq.options import TaskOptions, option_names
+from django_taskq.schedules import crontab
 
 NOT_SECONDS = ["5", True, -1, float("nan"), float("inf"), 1e300, [], timedelta(seconds=-1)]
 BAD: dict[str, list[Any]] = {
@@ -32,6 +33,7 @@ BAD: dict[str, list[Any]] = {
     "ignore_result": [1, None],
     "acks_late": ["no", None],
     "transactional": [1, None],
+    "schedule": [5, "", "every blue moon", "60 * * * *", "0 0 * *", timedelta(hours=1)],
 }
 GOOD: dict[str, tuple[Any, Any]] = {
     "name": ("a.b", "a.b"),
@@ -52,6 +54,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "ignore_result": (True, True),
     "acks_late": (False, False),
     "transactional": (True, True),
+    "schedule": ("0 3 * * *", crontab(hour=3)),
 }
 
 
@@ -69,7 +72,8 @@ def test_a_bad_value_names_task_option_and_what_it_takes(option: str, value: Any
         " it takes a" in text
         or "it takes True or False" in text
         or "it takes exception classes" in text
-        or ("it takes queue names" in text)
+        or "it takes queue names" in text
+        or option == "schedule"  # whose texts are tests/unit/test_schedules*.py's business
     ), text
 
 

@@ -63,6 +63,9 @@ class Dialect(ABC):
     def wake(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> None:
         """Ring the doorbell of workers that serve these queues; a hint, part of the open transaction."""
 
+    def limit_idle_transaction(self, connection: BaseDatabaseWrapper, seconds: float) -> None:
+        """Have the database end the open transaction when its process does nothing for so long: it may be frozen."""
+
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         """Make the calling thread's connection, which only does bookkeeping from now on, ready for it."""
 

@@ -126,6 +126,11 @@ class PostgreSQL(Dialect):
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) queue", [list(queue_names)])
 
+    def limit_idle_transaction(self, connection: BaseDatabaseWrapper, seconds: float) -> None:
+        with connection.cursor() as cursor:
+            limit = f"{int(seconds * 1000)}ms"
+            cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, TRUE)", [limit])
+
 
 def listen(connection: BaseDatabaseWrapper) -> None:
     """Subscribe this connection to the doorbell."""
