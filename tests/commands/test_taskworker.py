@@ -46,9 +46,9 @@ def test_the_command_line_is_stronger_than_the_settings(settings: Any) -> None:
 
 def test_every_option_says_its_setting_and_default() -> None:
     text = " ".join(Command().create_parser("manage.py", "taskworker").format_help().split())
-    for option in ("--queues", "--processes", "--threads", "--burst", "--max-tasks", "--grace"):
+    for option in ("--queues", "--processes", "--threads", "--burst", "--max-tasks", "--grace", "--no-scheduler"):
         assert option in text
-    assert text.count("Default:") == 6
+    assert text.count("Default:") == 7
     for name in ("PROCESSES", "THREADS", "GRACE"):
         assert f"Default: TASKQ['{name}'], or else" in text
 

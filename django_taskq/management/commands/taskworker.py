@@ -14,13 +14,11 @@ from typing import Any
 
 from django.conf import Settings, UserSettingsHolder
 from django.conf import settings as django_settings
-from django.core import checks as django_checks
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.utils import InterfaceError, OperationalError
 
-from django_taskq import checks, client, conf
-from django_taskq.management import banner, storage
+from django_taskq import client, conf
+from django_taskq.management import banner, starting, storage
 from django_taskq.models import Worker
 from django_taskq.worker import log
 from django_taskq.worker.fetcher import QueueOrder
@@ -65,18 +63,23 @@ class Command(BaseCommand):
             help="Seconds that running tasks may take to finish when the worker is stopped. "
             f"Default: TASKQ['GRACE'], or else {defaults.grace:g}.",
         )
+        parser.add_argument(
+            "--no-scheduler",
+            action="store_true",
+            help="Leave the schedules to other workers or to taskbeat. Default: every worker can run them.",
+        )
 
     def handle(self, *args: Any, **given: Any) -> None:
         verbosity: int = given["verbosity"]
         self._check_settings_module()
         settings = storage.check_settings()
-        self._check_system(verbosity)
+        starting.check_system(self._warn if verbosity else lambda text: None, SAID_ELSEWHERE)
         options = worker_options(settings, given)
         if verbosity:
             log.configure_for_terminal()
         log.connect(in_worker=True)
         supervisor = Supervisor(options, on_ready=self._announcer(options, verbosity))
-        self._check_database(settings.database)
+        starting.check_database(settings.database, self._warn)
         try:
             code = supervisor.run()
         except (OperationalError, InterfaceError) as error:
@@ -91,28 +94,6 @@ class Command(BaseCommand):
                 "name. Put them into a module and name it in DJANGO_SETTINGS_MODULE or with --settings.",
                 returncode=storage.USAGE_EXIT,
             )
-
-    def _check_system(self, verbosity: int) -> None:
-        found = [issue for issue in django_checks.run_checks(tags=[checks.TAG]) if not issue.is_silenced()]
-        errors = [issue for issue in found if issue.is_serious()]
-        if errors:
-            lines = [f"{issue.msg} {issue.hint or ''} ({issue.id})" for issue in errors]
-            raise CommandError("\n".join(lines), returncode=storage.USAGE_EXIT)
-        others = sorted({str(issue.id).rpartition(".")[2] for issue in found if issue.id != SAID_ELSEWHERE})
-        if others and verbosity:
-            self._warn(f"settings to look at ({', '.join(others)}): python manage.py check --tag {checks.TAG}")
-
-    def _check_database(self, alias: str) -> None:
-        try:
-            storage.wait_until_reachable(alias, self._warn)
-        except ImproperlyConfigured as error:
-            raise CommandError(str(error), returncode=storage.USAGE_EXIT) from error
-        except KeyboardInterrupt:
-            raise CommandError("stopped while waiting for the database", returncode=storage.RUNTIME_EXIT) from None
-        try:
-            storage.check_migrated(alias)
-        finally:
-            storage.let_go(alias)
 
     def _announcer(self, options: WorkerOptions, verbosity: int) -> Callable[[Worker], None]:
         def announce(worker: Worker) -> None:
@@ -145,6 +126,7 @@ def worker_options(settings: conf.Settings, given: dict[str, Any]) -> WorkerOpti
         given["burst"],
         given["max_tasks"],
         shows_runs=given.get("verbosity", 1) > 0,
+        has_scheduler=not given.get("no_scheduler", False),
     )
 
 

@@ -7,6 +7,7 @@ from django_taskq.management.verbs.demo import Demo
 from django_taskq.management.verbs.prune import Prune
 from django_taskq.management.verbs.retry import Retry
 from django_taskq.management.verbs.run import Run
+from django_taskq.management.verbs.schedules import Schedules
 from django_taskq.management.verbs.settings import ShowSettings
 from django_taskq.management.verbs.show import Show
 from django_taskq.management.verbs.status import ShowStatus
@@ -17,6 +18,7 @@ VERBS: dict[str, type[AnyVerb]] = {
     "run": Run,
     "retry": Retry,
     "cancel": Cancel,
+    "schedules": Schedules,
     "prune": Prune,
     "settings": ShowSettings,
     "demo": Demo,
