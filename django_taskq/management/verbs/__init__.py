@@ -4,6 +4,7 @@ from django_taskq.management.verbs.base import AnyVerb
 from django_taskq.management.verbs.bench import Bench
 from django_taskq.management.verbs.cancel import Cancel
 from django_taskq.management.verbs.demo import Demo
+from django_taskq.management.verbs.import_celery_beat import ImportCeleryBeat
 from django_taskq.management.verbs.prune import Prune
 from django_taskq.management.verbs.retry import Retry
 from django_taskq.management.verbs.run import Run
@@ -23,6 +24,7 @@ VERBS: dict[str, type[AnyVerb]] = {
     "settings": ShowSettings,
     "demo": Demo,
     "bench": Bench,
+    "import-celery-beat": ImportCeleryBeat,
 }
 
 __all__ = ["VERBS"]
