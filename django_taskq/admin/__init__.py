@@ -1,4 +1,4 @@
-"""The rows in Django's admin: runs to look at and act on, workers to look at.
+"""The rows in Django's admin: runs to look at and act on, workers to look at, periodic tasks to set up.
 
 Registered with the default site on autodiscovery; a site of one's own takes :func:`register`.
 """
@@ -8,19 +8,22 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 
+from django_taskq.admin.schedules import PeriodicTaskAdmin
 from django_taskq.admin.tasks import TaskRecordAdmin
 from django_taskq.admin.workers import WorkerAdmin
-from django_taskq.models import TaskRecord, Worker
+from django_taskq.models import PeriodicTask, TaskRecord, Worker
 
-__all__ = ["TaskRecordAdmin", "WorkerAdmin", "register"]
+__all__ = ["PeriodicTaskAdmin", "TaskRecordAdmin", "WorkerAdmin", "register"]
 
 
 def register(site: AdminSite) -> None:
-    """Show runs and workers on ``site``; what it shows already stays as it is."""
+    """Show runs, workers and periodic tasks on ``site``; what it shows already stays as it is."""
     if not site.is_registered(TaskRecord):
         site.register(TaskRecord, TaskRecordAdmin)
     if not site.is_registered(Worker):
         site.register(Worker, WorkerAdmin)
+    if not site.is_registered(PeriodicTask):
+        site.register(PeriodicTask, PeriodicTaskAdmin)
 
 
 register(admin.site)
