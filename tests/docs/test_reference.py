@@ -27,10 +27,10 @@ DJANGO_OPTIONS = {
 # Words in capitals that pages put into back-ticks and that are no settings of ours.
 OTHER_WORDS = {
     "INSTALLED_APPS", "DATABASES", "LOGGING", "DEBUG", "USE_TZ", "ATOMIC_REQUESTS", "SILENCED_SYSTEM_CHECKS", "TASKQ",
-    "MATERIALIZED", "CASE", "UUID", "NAME",
+    "CELERY_BEAT_SCHEDULE", "CELERY_TIMEZONE", "MATERIALIZED", "CASE", "UUID", "NAME", "ACTION",
 }  # fmt: skip
 # Internals names the settings of the design that do not exist.
-NOT_YET = {"ENQUEUE_TIMEOUT", "BROKERS", "ROUTES", "SCHEDULE"}
+NOT_YET = {"ENQUEUE_TIMEOUT", "BROKERS", "ROUTES"}
 
 
 def text(name: str) -> str:
@@ -173,7 +173,7 @@ class TestNames:
         known = {*options.option_names(), "queue", "eta", "timeout"}
         known |= {field.name for field in dataclasses.fields(options.CallOptions)}
         named = {name for code in pages.inline_code(page) for name in re.findall(r"(?<![\w-])([a-z_]+)=", code)}
-        named -= {"mail", "default", "exc", "days"}  # weights of queues, Celery's and Python's own
+        named -= {"mail", "default", "exc", "days", "hours", "execute"}  # weights of queues, Celery's and Python's own
         assert named <= known
 
     @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
@@ -182,7 +182,7 @@ class TestNames:
             if not re.fullmatch(r"django_taskq(\.\w+)+", name):
                 continue
             head = name.split(".")[1]
-            if re.fullmatch(r"(view|retry|run|cancel|delete)_\w+", head):
+            if re.fullmatch(r"(view|add|change|retry|run|schedule|cancel|delete)_\w+", head):
                 assert head in permission_names(), name
             else:
                 find(name)
