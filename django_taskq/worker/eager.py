@@ -5,6 +5,7 @@ Retries follow at once, whatever their delay. Meant for tests and debugging.
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
 from django.db import connections, transaction
@@ -49,13 +50,13 @@ def _execute(delivery: Delivery) -> Outcome:
     using = conf.get_settings().database
     if not connections[using].in_atomic_block:
         return executor.execute(delivery, _Guard())
-    savepoint = transaction.savepoint(using=using)
+    savepoint = cast(str, connections[using].savepoint())
     outcome = executor.execute(delivery, _Guard())
     if outcome.action is Action.SUCCESS:
-        transaction.savepoint_commit(savepoint, using=using)
+        connections[using].savepoint_commit(savepoint)
     else:
         transaction.set_rollback(False, using=using)
-        transaction.savepoint_rollback(savepoint, using=using)
+        connections[using].savepoint_rollback(savepoint)
     return outcome
 
 
@@ -66,7 +67,12 @@ def _attempt(id: str) -> bool:
         status=Status.RUNNING, worker_id=EAGER_PROCESS, claim=1
     ):
         return False
-    outcome = _execute(to_delivery(row.get()))
+    return run_claimed(to_delivery(row.get()))
+
+
+def run_claimed(delivery: Delivery) -> bool:
+    """Run what this process has claimed, and record it; True when another attempt is to follow."""
+    outcome = _execute(delivery)
     recorder = Recorder(get_broker(), EAGER_PROCESS)
     with get_broker().transaction():
         lost = recorder.record([outcome])

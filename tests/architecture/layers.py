@@ -21,7 +21,7 @@ BLOCKS: dict[str, set[str]] = {
         "registry", "context", "control", "client", "result", "outbox", "workflows", "canvas", "task",
     },
     "doing work": {"worker", "scheduler", "declared", "maintenance"},
-    "edges": {"backend", "admin", "bench", "checks", "router", "testing", "contrib", "management"},
+    "edges": {"backend", "pytest_plugin", "admin", "bench", "checks", "router", "testing", "contrib", "management"},
 }  # fmt: skip
 EDGES = len(BLOCKS) - 1
 ASKING = BLOCKS["asking for work"]
