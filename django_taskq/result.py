@@ -26,7 +26,7 @@ from django_taskq.status import FINAL, Status
 if TYPE_CHECKING:
     from django_taskq.models import TaskRecord
 
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 
 FIRST_POLL, LAST_POLL = 0.005, 0.25  # seconds
 

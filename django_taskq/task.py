@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 from uuid import UUID
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -20,8 +20,12 @@ from django_taskq.options import PLAIN_CALL, TaskOptions
 from django_taskq.result import OpenTransaction, TaskResult, open_transaction
 from django_taskq.status import Status
 
+if TYPE_CHECKING:
+    from typing import Concatenate, Literal, NoReturn, Protocol
+
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
 
 
 class Task(Generic[P, R]):
@@ -30,6 +34,8 @@ class Task(Generic[P, R]):
     Made by :func:`task`. A class form exists for tasks that share code: subclass ``Task``, give it a ``run`` method,
     and decorate the class; the name then stands for its one instance.
     """
+
+    watcher: registry.Watcher | None = None
 
     def __init__(self, function: Callable[P, R], given: Mapping[str, Any], *, defined_by: Any = None) -> None:
         source = defined_by or function
@@ -136,9 +142,9 @@ class Task(Generic[P, R]):
         result.refresh()
         return result
 
-    def retry(self, exc: BaseException | None = None, **how: Any) -> Any:
+    def retry(self, exc: BaseException | None = None, **how: Any) -> NoReturn:
         """For ``bind=True`` tasks: :meth:`TaskContext.retry` of the run that is going on."""
-        return context.current_task.retry(exc, **how)
+        raise context.current_task.retry(exc, **how)
 
     @property
     def request(self) -> TaskContext:
@@ -262,10 +268,44 @@ def _signature(function: Callable[..., Any], task: Task[Any, Any]) -> _Signature
     return _Signature(signature, fewest, most)
 
 
+if TYPE_CHECKING:
+    Coroutines = Callable[P, Coroutine[Any, Any, T]]
+
+    class CoroutineTask(Task[P, R]):
+        """A coroutine function's task as type checkers see it: called it is awaited, its results are of type R."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]
+
+    class _Decorator(Protocol):
+        @overload
+        def __call__(self, function: Coroutines[P, T], /) -> CoroutineTask[P, T]: ...
+        @overload
+        def __call__(self, function: Callable[P, T], /) -> Task[P, T]: ...
+
+    class _FillingDecorator(Protocol):
+        """With ``bind`` or ``takes_context``: callers do not give the first parameter."""
+
+        @overload
+        def __call__(self, function: Coroutines[Concatenate[Any, P], T], /) -> CoroutineTask[P, T]: ...
+        @overload
+        def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Task[P, T]: ...
+
+    class _TaskClass(Protocol[P, R]):
+        def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
 @overload
-def task(function: Callable[P, R], /) -> Task[P, R]: ...
+def task(function: type[_TaskClass[P, T]], /) -> Task[P, T]: ...
 @overload
-def task(function: None = None, /, **given: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Coroutines[P, T], /) -> CoroutineTask[P, T]: ...
+@overload
+def task(function: Callable[P, T], /) -> Task[P, T]: ...
+@overload
+def task(*, bind: Literal[True], **given: Any) -> _FillingDecorator: ...
+@overload
+def task(*, takes_context: Literal[True], **given: Any) -> _FillingDecorator: ...
+@overload
+def task(function: None = None, /, **given: Any) -> _Decorator: ...
 def task(function: Any = None, /, **given: Any) -> Any:
     """Make a function, or a :class:`Task` subclass with a ``run`` method, a task.
 
