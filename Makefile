@@ -17,10 +17,10 @@ DEV := $(VENV)/.dev-$(HERE)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-fast lint format docs demo demo-admin bench dist clean
+.PHONY: help setup test test-fast test-py313 lint format docs demo demo-admin bench dist clean
 
 help: ## List the targets (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(DEV) ## Make .venv with everything needed to work on the project
 
@@ -29,6 +29,9 @@ test: $(DEV) ## Run all tests on SQLite, then the database tests on PostgreSQL (
 
 test-fast: $(DEV) ## Run the unit and architecture tests: SQLite, no processes, seconds
 	@TASKQ_TEST_DB=sqlite $(PY) -m pytest tests/unit tests/architecture $(ARGS)
+
+test-py313: ## As root on Debian: run the tests on Debian 13's Python 3.13, on Django 6.0 and 6.1 (ARGS= as above)
+	@$(PYTHON) -m tests.debian13 $(ARGS)
 
 lint: $(DEV) ## Check style, types and missing migrations
 	$(PY) -m ruff check .
