@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from django_taskq.schedules import CatchUp, Schedule
 
 # A pause of all schedulers that is shorter than this is no downtime: what came due in it is only a little late.
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 20.0
 GRACE = timedelta(seconds=GRACE_SECONDS)
 # Counting the due times of years of downtime one by one would hold everything up; beyond this it is "at least".
 MOST_COUNTED = 10_000

@@ -54,6 +54,11 @@ def seconds_until_due() -> float | None:
     return None if row is None else max(0.0, (row[0] - row[1]).total_seconds())
 
 
+def has_queued() -> bool:
+    """Whether a run waits for the previous one of its schedule to end."""
+    return periodic_tasks().pending().exists()
+
+
 def run_due() -> int:
     """Decide everything that is due; returns how many schedules that was."""
     using = conf.get_settings().database

@@ -20,8 +20,6 @@ from importlib import import_module
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from croniter import CroniterBadDateError, croniter
-
 from django_taskq.conf import suggest
 from django_taskq.exceptions import InvalidSchedule
 from django_taskq.schedules.base import Schedule
@@ -169,13 +167,15 @@ def _next_of(template: Any, wall: datetime) -> datetime | None:
     # A copy, as it keeps its place; parsing anew would take as long as searching.
     try:
         found: datetime = copy.copy(template).get_next(datetime, start_time=wall)
-    except (CroniterBadDateError, ValueError, OverflowError):
-        return None  # there is none, or it is after the year 9999
+    except (ValueError, OverflowError):
+        return None  # there is none (a CroniterBadDateError), or it is after the year 9999
     return found
 
 
 @lru_cache(maxsize=1024)
 def _times(expression: str) -> _Times:
+    # Loaded late: it brings dateutil, and most processes ask no crontab anything.
+    croniter = import_module("croniter").croniter
     minute, hour, day, month, weekday = _parse(expression)
     before = f"{_listed(minute)} {_listed(hour)}"
     days = "*" if day.is_full else ",".join([*_sorted(day.numbers), *day.special])

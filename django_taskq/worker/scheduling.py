@@ -12,8 +12,10 @@ from django_taskq.worker.service import Service
 
 logger = logging.getLogger("django_taskq")
 
-LEASE = 6.0  # seconds
-RENEW_INTERVAL = 2.0
+LEASE = 12.0  # seconds
+# Each renewal is a write, which wakes every worker on SQLite: no more often than heartbeats.
+RENEW_INTERVAL = 5.0
+STANDBY_INTERVAL = 2.0
 LOOK_INTERVAL = 1.0  # how soon a schedule edited in the admin takes effect
 CONTESTED_PAUSE = 0.05  # what is due and was not decided is in the hands of another scheduler
 
@@ -35,9 +37,11 @@ class Scheduling(Service):
             declared.sync()
             self._is_synced = True
         if not self._leads():
-            return RENEW_INTERVAL
-        scheduler.run_due()
+            return STANDBY_INTERVAL
         until_due = scheduler.seconds_until_due()
+        if until_due == 0.0 or scheduler.has_queued():
+            scheduler.run_due()
+            until_due = scheduler.seconds_until_due()
         if until_due is None:
             return LOOK_INTERVAL
         return min(LOOK_INTERVAL, until_due or CONTESTED_PAUSE)
@@ -51,7 +55,7 @@ class Scheduling(Service):
         now = time.monotonic()
         if now >= self._renew_at:
             was_leading, self._is_leading = self._is_leading, scheduler.lease().take(self._holder, LEASE)
-            self._renew_at = now + RENEW_INTERVAL
+            self._renew_at = now + (RENEW_INTERVAL if self._is_leading else 0.0)
             if self._is_leading and not was_leading:
                 logger.info("this scheduler runs the schedules now")
         return self._is_leading

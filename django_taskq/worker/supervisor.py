@@ -94,9 +94,10 @@ class Supervisor:
         self._keeper = Keeper(self._worker.pk, lambda: self._presence.is_steady)
         self._doorbell = make_doorbell(self._ring)
         self._scheduling = Scheduling() if options.has_scheduler else None
-        # Before the first child, so that what a predecessor held runs again at once, and what is due is there.
+        # Before the first child, so that what a predecessor held runs again at once; and with --burst what is due now,
+        # or the first look would find nothing.
         self._keeper.look()
-        if self._scheduling is not None:
+        if self._scheduling is not None and options.burst:
             self._scheduling.work()
         for service in self._services():
             service.start()

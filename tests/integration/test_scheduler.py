@@ -209,9 +209,9 @@ class TestOnce:
 class TestPolicies:
     @pytest.mark.parametrize(("catch_up", "runs"), [("none", 0), ("last", 1), ("all", 50)])
     def test_three_hours_of_downtime(self, make: Make, catch_up: str, runs: int) -> None:
-        """Every five minutes, and 15 seconds after the last of them: 37 due times."""
+        """Every five minutes, and 45 seconds after the last of them: 37 due times."""
         row = make(schedule="every 5 minutes", catch_up=catch_up, catch_up_limit=50)
-        newest = timezone.now() - timedelta(seconds=15)
+        newest = timezone.now() - timedelta(seconds=45)
         PeriodicTask.objects.update(schedule=f"every 5 minutes from {newest.isoformat()}")
         row.refresh_from_db()
         row.plan_next(newest - timedelta(hours=3, seconds=1))
