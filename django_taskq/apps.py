@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 
 from django.apps import AppConfig, apps
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import module_has_submodule
+from django.utils.module_loading import import_string, module_has_submodule
 from django.utils.translation import gettext_lazy as _
 
 
@@ -21,7 +23,16 @@ class TaskqConfig(AppConfig):
     def ready(self) -> None:
         from django_taskq import checks  # noqa: F401 - registers them
 
+        load_backends()
         discover_tasks()
+
+
+def load_backends() -> None:
+    """Load what ``TASKS`` names: a backend of ours makes the framework's queues and tasks known to this process."""
+    for params in getattr(settings, "TASKS", {}).values():
+        # What cannot be imported is for the framework to report; it may not even be in use.
+        with suppress(ImportError):
+            import_string(params.get("BACKEND", ""))
 
 
 def discover_tasks() -> None:

@@ -37,6 +37,11 @@ def enqueue(messages: Sequence[Message]) -> None:
     if signals.task_enqueued.receivers:
         for message in messages:
             signals.send(signals.task_enqueued, message.name, message=message)
+    if registry.is_watched():
+        for message in messages:
+            task = registry.find(message.name)
+            if task is not None and task.watcher is not None:
+                task.watcher.enqueued(message)
     if settings.eager:
         run: Callable[[list[str]], None] = import_string("django_taskq.worker.eager.run")
         run([message.id for message in messages])

@@ -78,6 +78,7 @@ class Outcome:
     ``started_at`` and ``finished_at`` are POSIX seconds on the worker's clock (None: it never started). ``result`` is
     JSON text. ``delay`` (seconds from now) or ``run_after`` say when a RETRY is due. ``is_counted`` is False for a
     retry that costs no attempt. ``is_recorded`` marks a success that the task's own transaction already wrote.
+    ``exception`` is the live error, kept for the task's watcher where there is one.
     """
 
     delivery: Delivery
@@ -90,6 +91,7 @@ class Outcome:
     run_after: datetime | None = None
     is_counted: bool = True
     is_recorded: bool = False
+    exception: BaseException | None = None
     value: Any = None
 
 
@@ -109,7 +111,10 @@ class ErrorText(NamedTuple):
 
 
 class Headers(NamedTuple):
-    """What one call or its surroundings change for its run; stored only where it differs from the defaults."""
+    """What one call or its surroundings change for its run; stored only where it differs from the defaults.
+
+    ``backend`` is the alias of the ``django.tasks`` backend that took the call, where it is not the task's own.
+    """
 
     language: str | None = None
     timezone: str | None = None
@@ -118,6 +123,7 @@ class Headers(NamedTuple):
     max_retries: int | None = None
     ignore_result: bool | None = None
     rerun_of: str | None = None
+    backend: str | None = None
 
     def dumps(self) -> str | None:
         """JSON text, or None when nothing differs."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django_taskq.exceptions import InvalidTask
+from django_taskq.message import Message, Outcome
 
 if TYPE_CHECKING:
     from django_taskq.task import Task
@@ -12,8 +14,45 @@ if TYPE_CHECKING:
 _tasks: dict[str, Task[Any, Any]] = {}
 
 
+class Watcher(Protocol):
+    """Told of a task's runs as they go: how the tasks of another framework send that framework's signals."""
+
+    def enqueued(self, message: Message) -> None:
+        """The row is written."""
+
+    def concluded(self, outcome: Outcome) -> None:
+        """The outcome of an attempt is written."""
+
+
+class Source(Protocol):
+    """Where else tasks may come from: a framework of its own, such as ``django.tasks``."""
+
+    def find(self, name: str) -> Task[Any, Any] | None:
+        """A loaded task that is not registered, or None."""
+
+    def queue_names(self) -> Collection[str]:
+        """The queues that the framework's own settings declare."""
+
+
+_sources: list[Source] = []
+# So that runs of a project without such tasks are not asked one by one.
+_is_watched = False
+
+
+def is_watched() -> bool:
+    """Whether any task has a watcher."""
+    return _is_watched
+
+
+def add_source(source: Source) -> None:
+    """Ask this one as well from now on."""
+    _sources.append(source)
+
+
 def register(task: Task[Any, Any]) -> None:
     """Make a task known. Raises :exc:`InvalidTask` when another function has its name already."""
+    global _is_watched
+    _is_watched = _is_watched or task.watcher is not None
     known = _tasks.get(task.name)
     # The same module executed twice (a reload, __mp_main__) defines the same task again: the newer one counts.
     if known is not None and known.origin != task.origin:
@@ -26,7 +65,11 @@ def register(task: Task[Any, Any]) -> None:
 
 def find(name: str) -> Task[Any, Any] | None:
     """The task of this name, or None."""
-    return _tasks.get(name)
+    task = _tasks.get(name)
+    if task is None:
+        for source in _sources:
+            task = task or source.find(name)
+    return task
 
 
 def all_tasks() -> list[Task[Any, Any]]:
@@ -35,5 +78,6 @@ def all_tasks() -> list[Task[Any, Any]]:
 
 
 def queue_names() -> set[str]:
-    """The queues that registered tasks name."""
-    return {task.options.queue_name for task in _tasks.values()}
+    """The queues that registered tasks name, and those that other sources of tasks declare."""
+    names = {task.options.queue_name for task in _tasks.values()}
+    return names.union(*(source.queue_names() for source in _sources))

@@ -19,7 +19,7 @@ from tests.servers import Chromium, PostgresServer, ServerMissing
 from tests.workers import WorkerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
-DATABASE_DIRECTORIES = ("conformance", "faults", "integration")
+DATABASE_DIRECTORIES = ("backend", "conformance", "faults", "integration")
 MISSING = pytest.StashKey[dict[str, str]]()
 WORKERS = pytest.StashKey[list[WorkerProcess]]()
 

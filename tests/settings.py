@@ -2,11 +2,13 @@
 
 The environment chooses: ``TASKQ_TEST_DB`` (sqlite, postgresql), ``TASKQ_TEST_DB_NAME``, ``_HOST``, ``_PORT``,
 ``_USER``, ``_PASSWORD``, ``TASKQ_TEST_OTHER_DB_NAME`` for the second alias, ``TASKQ_TEST_SETTINGS`` (JSON) for
-``TASKQ`` and ``TASKQ_TEST_LOG_LEVEL``. Without any of them importing this opens and makes no file.
+``TASKQ`` ``TASKQ_TEST_FRAMEWORK_QUEUES`` for more queues of
+``TASKS["default"]`` and ``TASKQ_TEST_LOG_LEVEL``. Without any of them importing this opens and makes no file.
 """
 
 import json
 import os
+from importlib.util import find_spec
 from typing import Any
 
 env = os.environ.get
@@ -52,6 +54,25 @@ INSTALLED_APPS = [
 ]
 TASKQ = json.loads(env("TASKQ_TEST_SETTINGS", "{}"))
 
+# Django's tasks framework, or its backport. tests/backend defines tasks of it, for which these aliases are.
+if find_spec("django.tasks") is None and find_spec("django_tasks") is not None:
+    INSTALLED_APPS += ["django_tasks"]
+if find_spec("django.tasks") or find_spec("django_tasks"):
+    INSTALLED_APPS += ["tests.backend"]
+TASKQ_BACKEND = "django_taskq.backend.TaskqBackend"
+TASKS: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": TASKQ_BACKEND, "QUEUES": ["default", *env("TASKQ_TEST_FRAMEWORK_QUEUES", "").split()]},
+    "patient": {
+        "BACKEND": TASKQ_BACKEND,
+        "OPTIONS": {"max_retries": 2, "autoretry_for": ["builtins.OSError"], "retry_backoff": 0.05, "time_limit": 60},
+    },
+    "open": {"BACKEND": TASKQ_BACKEND, "QUEUES": []},
+    "other": {
+        "BACKEND": f"django{'.' if find_spec('django.tasks') else '_'}tasks.backends.dummy.DummyBackend",
+        "QUEUES": [],
+    },
+}
+
 SECRET_KEY = "not a secret: the tests use it"
 USE_TZ = True
 TIME_ZONE = "Europe/Riga"  # neither UTC nor without daylight saving, so that mixing up time zones shows
@@ -88,5 +109,10 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "loggers": {"django_taskq": {"handlers": ["stderr"], "level": env("TASKQ_TEST_LOG_LEVEL", "INFO")}},
+    "loggers": {
+        "django_taskq": {"handlers": ["stderr"], "level": env("TASKQ_TEST_LOG_LEVEL", "INFO")},
+        # The tasks framework's own logger: Django's, the backport's.
+        "django.tasks": {"handlers": ["stderr"], "level": "INFO"},
+        "django_tasks": {"handlers": ["stderr"], "level": "INFO"},
+    },
 }

@@ -180,7 +180,10 @@ def _failure(
     if policy.retries_on(error) and policy.has_retries_left(delivery.attempt, headers.max_retries):
         delay = policy.delay(delivery.attempt)
         return Outcome(delivery, Action.RETRY, started_at, finished_at, error=describe(error), delay=delay)
-    return Outcome(delivery, Action.FAILED, started_at, finished_at, error=describe(error))
+    outcome = Outcome(delivery, Action.FAILED, started_at, finished_at, error=describe(error))
+    if task.watcher is not None:
+        outcome.exception = error.with_traceback(_of_the_task(error))
+    return outcome
 
 
 def _unknown(delivery: Delivery) -> Outcome:

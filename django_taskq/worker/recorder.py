@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from django_taskq import signals
+from django_taskq import registry, signals
 from django_taskq.brokers.base import Broker
 from django_taskq.message import Action, Outcome
 
@@ -29,7 +29,7 @@ class Recorder:
             delivery = outcome.delivery
             logger.warning("run %s of %s was taken over; its outcome is refused", delivery.id, delivery.name)
         listening = signals.task_finished.receivers or signals.task_failed.receivers or signals.task_retried.receivers
-        if not listening:
+        if not listening and not registry.is_watched():
             return
         refused = {id(outcome) for outcome in lost}
         for outcome in outcomes:
@@ -42,6 +42,9 @@ def tell(outcome: Outcome) -> None:
     delivery = outcome.delivery
     if outcome.action is Action.RELEASED:
         return
+    task = registry.find(delivery.name)
+    if task is not None and task.watcher is not None:
+        task.watcher.concluded(outcome)
     if outcome.action is Action.RETRY:
         signals.send(signals.task_retried, delivery.name, delivery=delivery, outcome=outcome)
         return
