@@ -13,7 +13,7 @@ from django_taskq.models import TaskAttempt, TaskRecord
 from django_taskq.models.task import AttemptKind
 from django_taskq.status import Status
 from tests.conformance.bed import Bed
-from tests.unit.making import ago
+from tests.unit.making import ago, make_outcome
 
 DISK = ErrorText("builtins.OSError", "disk full", "Traceback: disk full")
 GIVEN_BACK: dict[str, Any] = {"worker_id": None, "claim": None, "started_at": None, "finished_at": None}
@@ -154,6 +154,12 @@ class TestCancelRequested:
         assert_row(status=Status.CANCELLED, worker_id=None, claim=None, started_at=None)
         assert the_row().finished_at is not None
         assert the_row().reason.startswith("TaskCancelled")
+
+    def test_whoever_is_told_of_the_retry_hears_of_the_end(self, rows: Bed, delivery: Any) -> None:
+        outcome = make_outcome(Action.RETRY, delivery, error=ErrorText("builtins.OSError", "disk"), delay=5)
+        assert rows.broker.settle(1, [outcome]) == []
+        assert outcome.action is Action.CANCELLED
+        self.assert_cancelled()
 
     def test_release(self, rows: Bed, delivery: Any) -> None:
         rows.broker.release(1, [1])

@@ -176,9 +176,20 @@ class DatabaseBroker(Broker):
             if outcome.action is Action.RETRY:
                 wake.add(outcome.delivery.queue_name)
         TaskAttempt.objects.using(self.using).bulk_create(attempts)
+        self._note_cancelled([outcome for outcome in others if outcome.action is Action.RETRY])
         if wake:
             self.dialect.wake(connections[self.using], sorted(wake))
         return lost
+
+    def _note_cancelled(self, retried: Sequence[Outcome]) -> None:
+        """A run that somebody cancelled while it ran is not retried: its outcome says so to whoever is told of it."""
+        if not retried:
+            return
+        rows = self._records.filter(pk__in=[o.delivery.id for o in retried], status=Status.CANCELLED)
+        cancelled = {str(pk) for pk in rows.values_list("pk", flat=True)}
+        for outcome in retried:
+            if outcome.delivery.id in cancelled:
+                outcome.action = Action.CANCELLED
 
     def _write(self, process_id: int, outcome: Outcome) -> int:
         delivery = outcome.delivery
