@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 from django_taskq import maintenance, serializers, signals
 from django_taskq.message import Message
@@ -16,6 +16,17 @@ from django_taskq.task import Task
 # How far a due time may be from the expected one: a test computes it a moment before or after the call does.
 CLOSE = timedelta(seconds=5)
 MOST_SHOWN = 10
+
+
+class FrameworkTask(Protocol):
+    """A task of the ``django.tasks`` framework, as far as the helpers ask."""
+
+    @property
+    def module_path(self) -> str:
+        """The dotted path of its function, which is the name of its runs."""
+
+
+AnyTask = Task[Any, Any] | FrameworkTask | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,9 @@ class Captured(Sequence[CapturedRun]):
         ids = {str(pk) for pk in kept.values_list("pk", flat=True)}
         return [_from_message(message) for message in self._messages if message.id in ids]
 
-    def of(self, task: Task[Any, Any] | str) -> list[CapturedRun]:
+    def of(self, task: AnyTask) -> list[CapturedRun]:
         """Those of one task."""
-        return [run for run in self.runs if run.task_name == _name(task)]
+        return [run for run in self.runs if run.task_name == name_of(task)]
 
     @overload
     def __getitem__(self, index: int) -> CapturedRun: ...
@@ -89,7 +100,7 @@ def captured_tasks() -> Iterator[Captured]:
 
 
 def assert_enqueued(
-    task: Task[Any, Any] | str,
+    task: AnyTask,
     *,
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
@@ -105,7 +116,7 @@ def assert_enqueued(
     """
     __tracebackhide__ = True
     rows = list(maintenance.records().order_by("pk"))
-    runs = [_from_row(row) for row in rows if row.name == _name(task)]
+    runs = [_from_row(row) for row in rows if row.name == name_of(task)]
     found = [
         run
         for run in runs
@@ -121,8 +132,8 @@ def assert_enqueued(
     given = ", ".join(f"{name}={value!r}" for name, value in wanted.items() if value is not None)
     expected = "at least one run" if count is None else f"{count} run{'' if count == 1 else 's'}"
     raise AssertionError(
-        f"expected {expected} of {_name(task)}{f' with {given}' if given else ''}, and found {len(found)}.\n"
-        f"{_listing(f'Runs of {_name(task)}', runs)}{_others(rows, runs)}"
+        f"expected {expected} of {name_of(task)}{f' with {given}' if given else ''}, and found {len(found)}.\n"
+        f"{_listing(f'Runs of {name_of(task)}', runs)}{_others(rows, runs)}"
     )
 
 
@@ -137,11 +148,11 @@ def _listing(title: str, runs: list[CapturedRun]) -> str:
     return "\n".join([f"{title}:", *lines, *more])
 
 
-def _name(task: Task[Any, Any] | str) -> str:
+def name_of(task: AnyTask) -> str:
+    """The name of a task's runs."""
     if isinstance(task, str):
         return task
-    name: str = getattr(task, "module_path", None) or task.name
-    return name
+    return task.name if isinstance(task, Task) else task.module_path
 
 
 def _travelled(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 from unittest import mock
 
 from django.db import OperationalError
@@ -13,7 +12,7 @@ from django_taskq import maintenance
 from django_taskq.brokers import get_broker
 from django_taskq.maintenance import Death
 from django_taskq.message import Delivery, Message
-from django_taskq.task import Task
+from django_taskq.testing.capturing import AnyTask, name_of
 from django_taskq.worker import eager
 
 _deadly: dict[str, list[int | None]] = {}
@@ -24,13 +23,13 @@ class BrokerDown(OperationalError):
 
 
 @contextmanager
-def worker_dies_in(task: Task[Any, Any] | str, *, times: int | None = None) -> Iterator[None]:
+def worker_dies_in(task: AnyTask, *, times: int | None = None) -> Iterator[None]:
     """Inside the block, attempts that ``drain()`` or ``advance()`` makes of this task end as if its worker was killed.
 
     The crash is recorded and the run starts again, or is FAILED when that was the third time or it must not be
     repeated. ``times`` bounds how often that happens.
     """
-    name = task if isinstance(task, str) else task.name
+    name = name_of(task)
     left = [times]
     if name in _deadly:
         raise RuntimeError(f"worker_dies_in({name}) is open already: blocks for one task do not nest")
