@@ -31,6 +31,7 @@ class Scheduling(Service):
         self._is_synced = False
         self._is_leading = False
         self._renew_at = 0.0
+        self._may_have_queued = False
 
     def work(self) -> float:
         if not self._is_synced:
@@ -39,8 +40,11 @@ class Scheduling(Service):
         if not self._leads():
             return STANDBY_INTERVAL
         until_due = scheduler.seconds_until_due()
-        if until_due == 0.0 or scheduler.has_queued():
+        if until_due == 0.0 or self._may_have_queued:
+            # Only a look that decides something leaves runs that wait for others: an idle one need not ask for them.
+            self._may_have_queued = True
             scheduler.run_due()
+            self._may_have_queued = scheduler.has_queued()
             until_due = scheduler.seconds_until_due()
         if until_due is None:
             return LOOK_INTERVAL
@@ -57,5 +61,6 @@ class Scheduling(Service):
             was_leading, self._is_leading = self._is_leading, scheduler.lease().take(self._holder, LEASE)
             self._renew_at = now + (RENEW_INTERVAL if self._is_leading else 0.0)
             if self._is_leading and not was_leading:
+                self._may_have_queued = True
                 logger.info("this scheduler runs the schedules now")
         return self._is_leading

@@ -19,6 +19,7 @@ from django_taskq.models import PeriodicTask, ScheduleTick, TaskRecord
 from django_taskq.models.schedule import Decision
 from django_taskq.worker import scheduling
 from tests.faults.history import History, wait_until_finished
+from tests.testapp.tasks import let_go
 from tests.waiting import wait_for
 from tests.workers import WorkerProcess
 
@@ -91,3 +92,30 @@ def test_no_scheduler(worker: Callable[..., WorkerProcess], history: History) ->
     with_one.terminate()
     assert with_one.wait() == 0
     assert scheduler.lease().holder() is None, "signed off"
+
+
+def test_a_queued_run_starts_when_the_one_before_it_ends(
+    worker: Callable[..., WorkerProcess], history: History
+) -> None:
+    """Also when another scheduler had queued it."""
+    entry = {
+        "task": "tests.testapp.tasks.note",
+        "schedule": "every 1 second",
+        "args": [history.path, "long", 60, "until-told"],
+        "overlap": "queue_one",
+    }
+    process = worker("--processes", "1", taskq={"SCHEDULE": {"long": entry}})
+    first = history.wait_for("start", "long")
+    wait_for(lambda: PeriodicTask.objects.filter(pending_due_at__isnull=False).exists())
+    with_another = worker("--processes", "1", taskq={"SCHEDULE": {"long": entry}})
+    let_go(history.path, first.pid)
+    second = history.wait_for("start", "long", count=2)
+    process.terminate()  # its scheduler goes at once, its run has a while to end
+    wait_for(lambda: PeriodicTask.objects.filter(pending_due_at__isnull=False).exists())
+    let_go(history.path, second.pid)
+    history.wait_for("start", "long", count=3)
+    PeriodicTask.objects.update(is_enabled=False)
+    words = [line.what for line in history.lines()]
+    assert words == ["start", "end"] * (len(words) // 2) + ["start"] * (len(words) % 2), "one at a time"
+    process.kill_tree()
+    with_another.kill_tree()
