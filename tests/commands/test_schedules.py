@@ -114,7 +114,7 @@ class TestNext:
         make("d", schedule="every 1 minute", is_one_off=True)
         found = json.loads(call("schedules", "next", "--count", "30", "--json").out)
         assert len(found) == 30
-        times = [one["due_at"] for one in found]
+        times = [datetime.fromisoformat(one["due_at"]) for one in found]
         assert times == sorted(times)
         names = [one["name"] for one in found]
         assert (names.count("c"), names.count("d"), names.count("off")) == (1, 1, 0)

@@ -31,7 +31,7 @@ def test_all_of_it_can_be_killed(worker: Callable[..., WorkerProcess]) -> None:
     assert pids[0] == process.pid
     assert {process.pid, *process.children()} <= set(pids)
     process.kill_tree()
-    assert not [pid for pid in pids if is_alive(pid)]
+    wait_for(lambda: not [pid for pid in pids if is_alive(pid)], 5, "the end of what only wrote its last words")
 
 
 def test_orphans_are_found(worker: Callable[..., WorkerProcess]) -> None:
