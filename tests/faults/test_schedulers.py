@@ -37,7 +37,7 @@ def test_one_run_for_each_due_time(worker: Callable[..., WorkerProcess], history
 
     # When the one that schedules is frozen for longer than its lease, goes on, and is killed a while later
     os.kill(leader.pid, signal.SIGSTOP)
-    time.sleep(scheduling.LEASE + scheduling.STANDBY_INTERVAL)
+    time.sleep(scheduling.LEASE + 2 * scheduling.STANDBY_INTERVAL)
     os.kill(leader.pid, signal.SIGCONT)
     time.sleep(max(1.0, SECONDS / 2 - (time.monotonic() - began)))
     leader.kill_tree()
