@@ -37,7 +37,7 @@ PROCESSES = (os.cpu_count() or 1) + 1
 
 def run_pytest(database: str, *arguments: str) -> int:
     print(f"\n*** The tests on {database}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), "--dist", "worksteal", *arguments]
+    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), *arguments]
     return subprocess.call(command, env=os.environ | {"TASKQ_TEST_DB": database})
 
 

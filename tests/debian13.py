@@ -249,7 +249,7 @@ def install(django: str, pip: dict[str, str]) -> str:
 
 def run_tests(python: str, database: str, arguments: list[str]) -> tuple[int, str]:
     environment = {"CI": "true", "TASKQ_TEST_DB": database, "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ["-n", PROCESSES, "--dist", "worksteal", "-m", DATABASES[database], *arguments]
+    options = ["-n", PROCESSES, "-m", DATABASES[database], *arguments]
     change = ["env", f"--chdir={HOME}/checkout"]
     return inside(*change, python, "-m", "pytest", *options, env=environment)
 
