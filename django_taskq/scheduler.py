@@ -138,6 +138,8 @@ def _decide_one(row: PeriodicTask, this: Round) -> None:
     except InvalidSchedule as error:
         logger.error("periodic task %s cannot be scheduled and is disabled: %s", row.name, error)
         row.is_enabled = False
+        due = aware(row.next_due_at) if row.next_due_at else this.now
+        _note(row, Decision.REFUSED, due, due, 1, this, reason=f"disabled: {error}")
         return
     if row.pending_due_at is not None and row.last_run_id not in this.going_on:
         due, row.pending_due_at = aware(row.pending_due_at), None
@@ -227,10 +229,11 @@ def build_message(row: PeriodicTask, due: datetime, now: datetime) -> Message:
 
 def _write(using: str, rows: list[PeriodicTask], this: Round) -> None:
     ScheduleTick.objects.using(using).bulk_create(this.ticks)
-    if this.cancelled:
-        TaskRecord.objects.using(using).filter(pk__in=this.cancelled).cancel()
     if this.messages:
         client.enqueue(this.messages)
+    if this.cancelled:
+        # After that: when several due times are decided at once, the previous run may be one of these.
+        TaskRecord.objects.using(using).filter(pk__in=this.cancelled).cancel()
     # One INSERT ... ON CONFLICT for all: bulk_update's CASE for each row and column takes several times as long.
     PeriodicTask.objects.using(using).bulk_create(
         rows, update_conflicts=True, unique_fields=["id"], update_fields=[*PROGRESS, "is_enabled"]

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_taskq import clock, schedules, serializers
 from django_taskq.models.clock import aware, database_now, database_now_plus, stored
+from django_taskq.models.payload import WithPayload
 from django_taskq.schedules import CatchUp, Overlap, Schedule
 
 NO_ARGUMENTS = "[[],{}]"
@@ -76,7 +77,7 @@ class PeriodicTaskQuerySet(models.QuerySet["PeriodicTask"]):
         return self.active().filter(pending_due_at__isnull=False)
 
 
-class PeriodicTask(models.Model):
+class PeriodicTask(WithPayload, models.Model):
     """What to run, when, and how to treat due times that were missed or come while the last run is going on.
 
     ``schedule`` is the text form of :mod:`django_taskq.schedules`. Empty ``queue_name``, ``priority`` and ``expires``
@@ -185,18 +186,6 @@ class PeriodicTask(models.Model):
         )
 
     @property
-    def args(self) -> list[Any]:
-        """The positional arguments. Raises ``SerializationError`` when the stored text cannot be read here."""
-        args: list[Any] = serializers.loads(self.payload)[0]
-        return args
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """The keyword arguments. Raises ``SerializationError`` when the stored text cannot be read here."""
-        kwargs: dict[str, Any] = serializers.loads(self.payload)[1]
-        return kwargs
-
-    @property
     def is_declared(self) -> bool:
         """Whether code or settings define it."""
         return self.source != Source.DATABASE
@@ -206,8 +195,11 @@ class PeriodicTask(models.Model):
         """Whether its timing was changed here and differs from what code or settings say."""
         if self.declared is None:
             return False
-        declared = json.loads(self.declared)
-        return any(serializers.loads(declared[name]) != getattr(self, name) for name in TIMING)
+        try:
+            declared = json.loads(self.declared)
+            return any(serializers.loads(declared[name]) != getattr(self, name) for name in TIMING)
+        except (ValueError, KeyError, TypeError):
+            return True  # edited by hand: whatever it said, what stands here is kept
 
     def restore_declared(self, *, timing: bool = True) -> None:
         """Take over what code or settings say, the timing only when ``timing``. Nothing is saved."""

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from django_taskq import serializers
 from django_taskq.message import Headers
 from django_taskq.models.clock import database_now
+from django_taskq.models.payload import WithPayload
 from django_taskq.status import FINAL, PENDING, Status
 
 
@@ -80,7 +81,7 @@ class TaskQuerySet(models.QuerySet["TaskRecord"]):
         return self.filter(old, finished_at__isnull=False)
 
 
-class TaskRecord(models.Model):
+class TaskRecord(WithPayload, models.Model):
     """One run, from the moment it is enqueued."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -138,18 +139,6 @@ class TaskRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.id}"
-
-    @property
-    def args(self) -> list[Any]:
-        """The positional arguments. Raises ``SerializationError`` when the stored text cannot be read here."""
-        args: list[Any] = serializers.loads(self.payload)[0]
-        return args
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """The keyword arguments. Raises ``SerializationError`` when the stored text cannot be read here."""
-        kwargs: dict[str, Any] = serializers.loads(self.payload)[1]
-        return kwargs
 
     @property
     def return_value(self) -> Any:

@@ -136,6 +136,15 @@ class TestSync:
         assert not row.is_retired
 
 
+def test_a_declaration_edited_by_hand_holds_up_nobody(settings: Any) -> None:
+    settings.TASKQ = {"SCHEDULE": entry()}
+    declared.sync()
+    PeriodicTask.objects.update(declared="{rubbish", schedule="every 7 minutes")
+    declared.sync()
+    row = PeriodicTask.objects.get()
+    assert (row.schedule, row.is_overridden) == ("every 7 minutes", True)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("more", "message"),

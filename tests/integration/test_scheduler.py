@@ -139,6 +139,7 @@ class TestRuns:
         broken.refresh_from_db()
         assert not broken.is_enabled
         assert broken.name in caplog.text
+        assert broken.ticks.get().reason.startswith("disabled: ")
         assert decisions(good) == {Decision.ENQUEUED: 1}
 
 
@@ -286,6 +287,12 @@ class TestPolicies:
         assert first.status == Status.CANCELLED
         assert TaskRecord.objects.get(status=Status.READY)
         assert decisions(row) == {Decision.ENQUEUED: 2}
+
+    def test_cancel_the_previous_when_several_are_due_at_once(self, make: Make) -> None:
+        make(timedelta(minutes=3), catch_up="all", overlap="cancel_previous")
+        scheduler.run_due()
+        statuses = list(TaskRecord.objects.order_by("pk").values_list("status", flat=True))
+        assert statuses == [Status.CANCELLED] * 3 + [Status.READY]
 
 
 def _make_due(row: PeriodicTask) -> None:
