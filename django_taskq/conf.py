@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -19,8 +18,20 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from django_taskq.conf_brokers import (
+    DATABASE,
+    DEFAULT_BROKER,
+    REDIS_SCHEMES,
+    BrokerConfig,
+    QueueConfig,
+    parse_brokers,
+    parse_queues,
+    parse_url,
+)
+from django_taskq.conf_exchanges import ExchangeConfig, parse_exchanges
+from django_taskq.conf_routes import Rule, parse_routes
+
 DEFAULT_QUEUE = "default"
-BROKER_SCHEMES = ("database",)
 # Ten years: a bound that no clock arithmetic overflows, and that nobody means to pass.
 MOST_SECONDS = 3650 * 86400.0
 
@@ -78,32 +89,10 @@ def _text(value: Any) -> str:
     return value
 
 
-def _broker_url(value: Any) -> str:
-    scheme = _text(value).partition("://")[0]
-    if "://" not in value or scheme not in BROKER_SCHEMES:
-        known = ", ".join(f"{name}://" for name in BROKER_SCHEMES)
-        raise ValueError(
-            f"a URL whose scheme a broker speaks ({known});{suggest(scheme, BROKER_SCHEMES) or ' this is not'}"
-        )
-    return str(value)
-
-
-def parse_queue_name(value: Any) -> str:
-    """A valid queue name, or ``ValueError``. The narrow alphabet is safe in every broker, URL and channel name."""
-    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z0-9._-]{1,100}", value) is None:
-        raise ValueError("queue names of 1 to 100 letters, digits or ._-")
-    return value
-
-
-def _queues(value: Any) -> frozenset[str]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise ValueError("a list of queue names, or a dict from queue names to their options")
-    names = frozenset(parse_queue_name(name) for name in value)
-    if isinstance(value, Mapping):
-        for name, options in value.items():
-            if options not in ({}, None):
-                raise ValueError(f"queues without options: {options!r} of queue {name!r} is not known to this version")
-    return names
+def _fallback(value: Any) -> str | None:
+    if value not in (None, "outbox"):
+        raise ValueError('None (the call fails) or "outbox" (the run is stored, and relayed once the broker is back)')
+    return str(value) if value else None
 
 
 SCHEDULE_CALL = ("task", "schedule", "args", "kwargs", "queue_name", "priority", "expires")
@@ -134,9 +123,14 @@ def _setting(parse: Callable[[Any], Any], default: Any = MISSING, *, factory: An
 class Settings:
     """Every key of ``TASKQ`` in lower case, parsed. Durations are seconds unless they are timedeltas."""
 
-    broker_url: str = _setting(_broker_url, "database://")
+    broker_url: str = _setting(parse_url, "database://")
+    brokers: Mapping[str, BrokerConfig] = _setting(parse_brokers, factory=dict)
     database: str = _setting(_text, "default")
-    queues: frozenset[str] = _setting(_queues, frozenset())
+    queues: Mapping[str, QueueConfig] = _setting(parse_queues, factory=dict)
+    exchanges: Mapping[str, ExchangeConfig] = _setting(parse_exchanges, factory=dict)
+    routes: tuple[Rule, ...] = _setting(parse_routes, ())
+    enqueue_timeout: float = _setting(_seconds, 2.0)
+    enqueue_fallback: str | None = _setting(_fallback, None)
     eager: bool = _setting(_flag, False)
     max_payload: int = _setting(_count, 1 << 20)
     time_limit: float | None = _setting(_seconds_or_none, None)
@@ -150,6 +144,19 @@ class Settings:
     threads: int = _setting(_count, 1)
     grace: float = _setting(_grace, 30.0)
     schedule: Mapping[str, Mapping[str, Any]] = _setting(_schedule, factory=dict)
+
+    def broker_of(self, queue_name: str) -> BrokerConfig:
+        """The broker that keeps this queue."""
+        return self.broker(self.queues[queue_name].broker if queue_name in self.queues else DEFAULT_BROKER)
+
+    def broker(self, alias: str) -> BrokerConfig:
+        """The broker of this alias; ``default`` is the one of ``BROKER_URL``."""
+        config = self.brokers.get(alias, BrokerConfig(DEFAULT_BROKER, ""))
+        return config if config.url else replace(config, url=self.broker_url)
+
+    def broker_aliases(self) -> list[str]:
+        """Every broker, the default one first."""
+        return [DEFAULT_BROKER, *(alias for alias in self.brokers if alias != DEFAULT_BROKER)]
 
 
 def setting_names() -> list[str]:
@@ -173,7 +180,7 @@ def _load(raw: Any) -> tuple[dict[str, Any], list[Problem]]:
             values[key.lower()] = parsers[key](value)
         except ValueError as error:
             # A URL may hold a password: its value is never repeated.
-            shown = "" if key == "BROKER_URL" else f" = {value!r}"
+            shown = "" if key in ("BROKER_URL", "BROKERS") else f" = {value!r}"
             found.append(Problem("E003", f"TASKQ[{key!r}]{shown} is not usable.", f"It takes {error}."))
     return values, found
 
@@ -186,6 +193,28 @@ def _contradictions(values: Settings) -> list[Problem]:
     if values.time_limit and values.soft_time_limit and values.soft_time_limit >= values.time_limit:
         message = "TASKQ['SOFT_TIME_LIMIT'] is not below TASKQ['TIME_LIMIT'], so it could never act."
         found.append(Problem("E005", message, "Make SOFT_TIME_LIMIT the smaller of the two."))
+    if values.brokers.get(DEFAULT_BROKER, BrokerConfig("", "")).url and "BROKER_URL" in configured_names():
+        message = "TASKQ['BROKER_URL'] and TASKQ['BROKERS']['default']['URL'] both name the default broker."
+        found.append(Problem("E011", message, "Keep one of them; the other may go."))
+    for name, queue in values.queues.items():
+        if queue.broker not in values.broker_aliases():
+            message = f"TASKQ['QUEUES'][{name!r}] names the unknown broker {queue.broker!r}."
+            hint = f"Add it to TASKQ['BROKERS'].{suggest(queue.broker, values.broker_aliases())}"
+            found.append(Problem("E012", message, hint))
+    for name, exchange in values.exchanges.items():
+        if exchange.broker not in values.broker_aliases():
+            message = f"TASKQ['EXCHANGES'][{name!r}] names the unknown broker {exchange.broker!r}."
+            hint = f"Add it to TASKQ['BROKERS'].{suggest(exchange.broker, values.broker_aliases())}"
+            found.append(Problem("E012", message, hint))
+        elif values.broker(exchange.broker).scheme in (DATABASE, *REDIS_SCHEMES):
+            message = f"TASKQ['EXCHANGES'][{name!r}] is on broker {exchange.broker!r}, which has no exchanges."
+            found.append(Problem("E013", message, "Name a broker with an amqp:// URL, such as RabbitMQ."))
+        for queue_name in [binding.queue_name for binding in exchange.bindings]:
+            if values.broker_of(queue_name).alias != exchange.broker:
+                message = f"TASKQ['EXCHANGES'][{name!r}] copies to queue {queue_name!r}, which another broker keeps."
+                kept = {queue_name: {"broker": exchange.broker}}
+                hint = f"No worker would take the copies. In TASKQ['QUEUES']: {kept}."
+                found.append(Problem("E015", message, hint))
     if values.database not in django_settings.DATABASES:
         hint = f"Name one of the aliases in DATABASES.{suggest(values.database, django_settings.DATABASES)}"
         found.append(Problem("E006", f"TASKQ['DATABASE'] names the unknown alias {values.database!r}.", hint))

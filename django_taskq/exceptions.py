@@ -39,6 +39,36 @@ class UnknownQueue(EnqueueError):
     """The queue is not declared anywhere, so no worker would serve it."""
 
 
+class BrokerUnavailable(EnqueueError):
+    """The broker took nothing within ``TASKQ["ENQUEUE_TIMEOUT"]``; no run will come of this call."""
+
+
+class EnqueueUncertain(EnqueueError):
+    """The broker may have taken it or not. ``ids`` are the runs' ids: their rows stay, so they will run."""
+
+    def __init__(self, message: str, ids: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.ids = ids
+
+
+class DepotError(TaskqError):
+    """A server that keeps messages could not be reached, or refused.
+
+    ``is_certain``: nothing of what was asked has happened. Otherwise it may have, in part or as a whole.
+    """
+
+    def __init__(self, message: str, *, is_certain: bool = False) -> None:
+        super().__init__(message)
+        self.is_certain = is_certain
+
+
+class MessageRefused(DepotError):
+    """A server will never take this message, however often it is tried: it goes nowhere, or is too large."""
+
+    def __init__(self, message: str, *, is_certain: bool = True) -> None:
+        super().__init__(message, is_certain=is_certain)
+
+
 class UnknownTask(TaskqError):
     """No task of this name is registered in the process that was asked to run it."""
 

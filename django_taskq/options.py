@@ -12,6 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from django_taskq import conf
+from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.exceptions import InvalidSchedule, InvalidTask
 from django_taskq.retry import RetryPolicy
 from django_taskq.schedules import Schedule, parse
@@ -25,7 +26,8 @@ class TaskOptions:
 
     ``None`` for a limit means the project's setting. ``expires`` is how long after being enqueued a run may still
     start. ``acks_late=False`` makes a run at-most-once; ``transactional`` commits the task's writes and its success
-    in one transaction. ``schedule`` has it run periodically, without arguments.
+    in one transaction. ``schedule`` has it run periodically, without arguments. ``track_pending=False`` spares its
+    runs on a depot the row until they last or end; with ``ignore_result`` those that succeed leave none at all.
     """
 
     name: str | None = None
@@ -47,6 +49,7 @@ class TaskOptions:
     acks_late: bool = True
     transactional: bool = False
     schedule: Schedule | None = None
+    track_pending: bool = True
 
     @classmethod
     def parse(cls, task: str, given: Mapping[str, Any]) -> TaskOptions:
@@ -73,6 +76,9 @@ class TaskOptions:
             raise InvalidTask(f"{task}: choose one of bind and takes_context; both fill the first argument.")
         if self.transactional and not self.acks_late:
             raise InvalidTask(f"{task}: transactional=True promises exactly once, acks_late=False at most once.")
+        if not self.track_pending and (self.transactional or not self.acks_late):
+            what = "transactional=True" if self.transactional else "acks_late=False"
+            raise InvalidTask(f"{task}: {what} needs a row before the run starts, and track_pending=False spares it.")
 
     def retry_policy(self) -> RetryPolicy:
         """The options that decide about retries."""
@@ -167,7 +173,7 @@ def _name(value: Any) -> str | None:
 
 _PARSERS = {
     "name": _name,
-    "queue_name": conf.parse_queue_name,
+    "queue_name": parse_queue_name,
     "priority": parse_priority,
     "bind": parse_flag,
     "takes_context": parse_flag,
@@ -185,6 +191,7 @@ _PARSERS = {
     "acks_late": parse_flag,
     "transactional": parse_flag,
     "schedule": _schedule,
+    "track_pending": parse_flag,
 }
 
 
@@ -203,12 +210,16 @@ class CallOptions:
     ignore_result: bool | None = None
     task_id: str | None = None
     rerun_of: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
 
     def changed(self, given: Mapping[str, Any]) -> CallOptions:
         """These with ``given`` on top. ``TypeError`` for an unknown option, ``ValueError`` for an unusable value."""
         options = replace(self, **{name: _parse_call_option(name, value) for name, value in given.items()})
         if options.run_after is not None and options.countdown is not None:
             raise ValueError("give either run_after or countdown, not both")
+        if options.exchange is not None and options.queue_name is not None:
+            raise ValueError("give either queue_name or exchange, not both: an exchange chooses the queues")
         return options
 
 
@@ -236,8 +247,14 @@ def _parse_id(value: Any) -> str:
         raise ValueError("a UUID") from None
 
 
+def _parse_routing_key(value: Any) -> str:
+    if not isinstance(value, str) or len(value.encode()) > 255:
+        raise ValueError("a text of at most 255 bytes")
+    return value
+
+
 _CALL_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "queue_name": conf.parse_queue_name,
+    "queue_name": parse_queue_name,
     "priority": parse_priority,
     "run_after": parse_run_after,
     "countdown": parse_delay,
@@ -248,4 +265,6 @@ _CALL_PARSERS: dict[str, Callable[[Any], Any]] = {
     "ignore_result": parse_flag,
     "task_id": _parse_id,
     "rerun_of": _parse_id,
+    "exchange": parse_queue_name,
+    "routing_key": _parse_routing_key,
 }

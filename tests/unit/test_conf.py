@@ -13,13 +13,20 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_taskq import conf
+from django_taskq.conf_brokers import BrokerConfig, QueueConfig
+from django_taskq.conf_routes import Route, Rule
 
 NOT_SECONDS = ["5", True, -1, float("nan"), float("inf"), 1e300, [], timedelta(0)]
 ENTRY = {"task": "shop.tasks.remind", "schedule": "@daily"}
 BAD: dict[str, list[Any]] = {
-    "BROKER_URL": ["", None, "redis", "redi://x", "databas://", 5],
+    "BROKER_URL": ["", None, "redis", "redi://x", "databas://", 5, [], ["redis://a", ""], "redis://a;b"],
+    "BROKERS": [None, [], "redis://a", {"a": "redis://a"}, {"a": {}}, {"a b": {"URL": "redis://a"}}],
     "DATABASE": ["", None, 5],
     "QUEUES": ["mail", 5, None, ["a b"], ["a", 5], [["a"]], {"mail": {"brokr": "x"}}, {"mail": 5}, {5: {}}],
+    "EXCHANGES": [None, [], {"a": 5}, {"a b": {}}, {"a": {"type": "headers"}}, {"a": {"kind": "topic"}}],
+    "ROUTES": [None, 5, "nodot", [5], {"": "mail"}, {"a.*": 5}, {"a.*": {}}, {"a.*": {"queue": "mail"}}],
+    "ENQUEUE_TIMEOUT": [*NOT_SECONDS, None, 0],
+    "ENQUEUE_FALLBACK": ["database", "", True, 0],
     "EAGER": [1, "True", None],
     "MAX_PAYLOAD": [0, -1, 1.5, "1", True, None],
     "TIME_LIMIT": [*NOT_SECONDS, 0],
@@ -37,7 +44,12 @@ BAD: dict[str, list[Any]] = {
 GOOD: dict[str, tuple[Any, Any]] = {
     "BROKER_URL": ("database://", "database://"),
     "DATABASE": ("other", "other"),
-    "QUEUES": ({"mail": {}, "bulk": None}, frozenset({"mail", "bulk"})),
+    "BROKERS": ({"a": {"URL": "redis://a"}}, {"a": BrokerConfig("a", "redis://a")}),
+    "QUEUES": ({"mail": {}, "bulk": None}, {"mail": QueueConfig(), "bulk": QueueConfig()}),
+    "EXCHANGES": ({}, {}),
+    "ROUTES": ({"shop.*": "mail"}, (Rule("shop.*", Route("mail")),)),
+    "ENQUEUE_TIMEOUT": (timedelta(seconds=5), 5.0),
+    "ENQUEUE_FALLBACK": ("outbox", "outbox"),
     "EAGER": (True, True),
     "MAX_PAYLOAD": (5, 5),
     "TIME_LIMIT": (timedelta(minutes=1), 60.0),
@@ -82,7 +94,9 @@ def test_it_is_a_dict(value: Any) -> None:
         assert [problem.check_id for problem in conf.problems()] == ["E001"]
 
 
-@pytest.mark.parametrize(("name", "meant"), [("threads", "THREADS"), ("BROKER", "BROKER_URL"), ("GRASE", "GRACE")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("threads", "THREADS"), ("BROKER_UR", "BROKER_URL"), ("BROKER", "BROKERS"), ("GRASE", "GRACE")]
+)
 def test_an_unknown_setting_gets_a_suggestion(name: str, meant: str) -> None:
     with override_settings(TASKQ={name: 1}):
         (problem,) = conf.problems()
@@ -95,8 +109,16 @@ def test_all_problems_are_found_at_once() -> None:
         assert len(conf.problems()) == 3
 
 
-def test_a_password_in_a_url_is_never_repeated() -> None:
-    with override_settings(TASKQ={"BROKER_URL": "redi://me:secret@host/0"}):
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"BROKER_URL": "redi://me:secret@host/0"},
+        {"BROKERS": {"a": {"URL": "redi://me:secret@host/0"}}},
+        {"BROKERS": {"a": {"URL": ["redis://host", "me:secret@host"]}}},
+    ],
+)
+def test_a_password_in_a_url_is_never_repeated(given: dict[str, Any]) -> None:
+    with override_settings(TASKQ=given):
         (problem,) = conf.problems()
         assert "secret" not in f"{problem}"
         with pytest.raises(ImproperlyConfigured) as caught:
@@ -110,6 +132,18 @@ def test_a_password_in_a_url_is_never_repeated() -> None:
         ({"LEASE_DURATION": 9, "HEARTBEAT_INTERVAL": 5}, "E004"),
         ({"TIME_LIMIT": 5, "SOFT_TIME_LIMIT": 5}, "E005"),
         ({"DATABASE": "othr"}, "E006"),
+        ({"BROKER_URL": "redis://a", "BROKERS": {"default": {"URL": "redis://b"}}}, "E011"),
+        ({"QUEUES": {"mail": {"broker": "mq"}}}, "E012"),
+        ({"EXCHANGES": {"orders": {"broker": "mq"}}}, "E012"),
+        ({"EXCHANGES": {"orders": {}}}, "E013"),
+        ({"BROKER_URL": "redis://a", "EXCHANGES": {"orders": {}}}, "E013"),
+        (
+            {
+                "BROKERS": {"mq": {"URL": "amqp://a"}},
+                "EXCHANGES": {"orders": {"broker": "mq", "bindings": [{"queue": "mail"}]}},
+            },
+            "E015",
+        ),
     ],
 )
 def test_contradictions(given: dict[str, Any], check_id: str) -> None:
@@ -123,6 +157,31 @@ def test_contradictions(given: dict[str, Any], check_id: str) -> None:
 def test_a_wrong_alias_gets_a_suggestion() -> None:
     with override_settings(TASKQ={"DATABASE": "othr"}):
         assert 'Did you mean "other"' in conf.problems()[0].hint
+    given = {"BROKERS": {"rabbit": {"URL": "amqp://"}}, "QUEUES": {"mail": {"broker": "rabit"}}}
+    with override_settings(TASKQ=given):
+        assert 'Did you mean "rabbit"' in conf.problems()[0].hint
+
+
+def test_the_default_broker_may_have_its_url_in_either_place() -> None:
+    for given in ({"BROKER_URL": "redis://a"}, {"BROKERS": {"default": {"URL": "redis://a"}}}):
+        with override_settings(TASKQ=given):
+            assert conf.problems() == []
+            assert conf.get_settings().broker("default").url == "redis://a"
+    with override_settings(TASKQ={"BROKER_URL": "redis://a", "BROKERS": {"default": {"PREFIX": "shop"}}}):
+        assert conf.get_settings().broker("default") == BrokerConfig("default", "redis://a", "shop")
+
+
+def test_which_broker_keeps_a_queue() -> None:
+    given = {
+        "BROKER_URL": "redis://a",
+        "BROKERS": {"mq": {"URL": "amqp://"}, "rows": {"URL": "database://"}},
+        "QUEUES": {"mail": {"broker": "mq"}, "slow": {"broker": "rows"}, "plain": {}},
+    }
+    with override_settings(TASKQ=given):
+        settings = conf.get_settings()
+        assert settings.broker_aliases() == ["default", "mq", "rows"]
+        found = {name: settings.broker_of(name).alias for name in ("mail", "slow", "plain", "nowhere")}
+    assert found == {"mail": "mq", "slow": "rows", "plain": "default", "nowhere": "default"}
 
 
 def test_overriding_takes_effect_and_ends() -> None:

@@ -32,6 +32,7 @@ BAD: dict[str, list[Any]] = {
     "expires": [*NOT_SECONDS, 0, datetime(2030, 1, 1, tzinfo=UTC)],
     "ignore_result": [1, None],
     "acks_late": ["no", None],
+    "track_pending": [1, None, "no"],
     "transactional": [1, None],
     "schedule": [5, "", "every blue moon", "60 * * * *", "0 0 * *", timedelta(hours=1)],
 }
@@ -54,6 +55,7 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "ignore_result": (True, True),
     "acks_late": (False, False),
     "transactional": (True, True),
+    "track_pending": (False, False),
     "schedule": ("0 3 * * *", crontab(hour=3)),
 }
 
@@ -108,6 +110,8 @@ def test_an_option_that_is_not_built_yet_is_unknown(option: str) -> None:
         ({"time_limit": 5, "soft_time_limit": 5}, "soft_time_limit must be below time_limit"),
         ({"bind": True, "takes_context": True}, "choose one of bind and takes_context"),
         ({"transactional": True, "acks_late": False}, "exactly once"),
+        ({"track_pending": False, "transactional": True}, "transactional=True needs a row before"),
+        ({"track_pending": False, "acks_late": False}, "acks_late=False needs a row before"),
     ],
 )
 def test_contradictions(given: dict[str, Any], text: str) -> None:
