@@ -15,12 +15,23 @@ from django_taskq import serializers
 from django_taskq.exceptions import SerializationError
 
 
+class Tracking(enum.IntEnum):
+    """From when on a run on a depot has a row. On the database every run has one from the start."""
+
+    ROW = 0  # since it was enqueued
+    START = 1  # from its claim on: copies that an exchange made
+    END = 2  # once it lasts or is over (track_pending=False)
+    FAILURE = 3  # once it lasts, or ends as anything but a success (and ignore_result=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One run to enqueue. ``payload`` is the JSON text of ``[args, kwargs]``.
 
     ``headers`` is the JSON text of a dict of what this call changes (see :class:`Headers`), or None when the task's
-    own options hold. Times are aware datetimes, with ``USE_TZ`` or without.
+    own options hold. Times are aware datetimes, with ``USE_TZ`` or without. ``exchange`` sends it to an exchange of
+    its queue's broker, under ``routing_key``, instead of to the queue itself; every copy is then a run of its own,
+    whose ``parent_id`` is this id.
     """
 
     id: str
@@ -32,6 +43,10 @@ class Message:
     enqueued_at: datetime
     run_after: datetime | None = None
     expires_at: datetime | None = None
+    tracking: Tracking = Tracking.ROW
+    exchange: str | None = None
+    routing_key: str = ""
+    parent_id: str | None = None
 
     def seconds(self) -> tuple[float | None, float, float | None]:
         """``expires_at``, ``enqueued_at`` and ``run_after`` as a delivery carries them."""
@@ -59,6 +74,16 @@ class Delivery(NamedTuple):
     attempt: int
     crashes: int
     is_suspect: bool
+
+
+class Parcel(NamedTuple):
+    """What a depot hands out: the delivery, what a row of it needs besides, and the depot's own receipt for it."""
+
+    delivery: Delivery
+    priority: int
+    tracking: Tracking
+    parent_id: str | None
+    receipt: Any = None
 
 
 class Action(enum.Enum):
@@ -114,6 +139,7 @@ class Headers(NamedTuple):
     """What one call or its surroundings change for its run; stored only where it differs from the defaults.
 
     ``backend`` is the alias of the ``django.tasks`` backend that took the call, where it is not the task's own.
+    ``routing_key`` goes with a call to an exchange.
     """
 
     language: str | None = None
@@ -124,6 +150,7 @@ class Headers(NamedTuple):
     ignore_result: bool | None = None
     rerun_of: str | None = None
     backend: str | None = None
+    routing_key: str | None = None
 
     def dumps(self) -> str | None:
         """JSON text, or None when nothing differs."""
@@ -142,6 +169,15 @@ class Headers(NamedTuple):
 
 
 NO_HEADERS = Headers()
+
+
+def with_routing_key(headers: str | None, routing_key: str | None) -> str | None:
+    """These headers, as text, for a call to an exchange."""
+    return Headers.loads(headers)._replace(routing_key=routing_key).dumps()
+
+
+# A message to an exchange bears this and the exchange's name as its queue, which no queue can be named.
+EXCHANGE = "exchange:"
 
 # Our own generator: a project that seeds the global one must not get the same ids again, nor be disturbed by us.
 _random = random.Random()

@@ -1,0 +1,50 @@
+"""Whether a call's arguments bind to its task's signature, worked out once for each task."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django_taskq.exceptions import InvalidArguments, InvalidTask
+from django_taskq.options import TaskOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A signature with its common case worked out: how many positional arguments alone make a valid call."""
+
+    signature: inspect.Signature
+    fewest: int
+    most: float
+    """None positional-only calls are possible when a keyword-only parameter has no default: ``most`` is then -1."""
+
+    def takes(self, count: int) -> bool:
+        """Whether so many positional arguments alone make a valid call."""
+        return self.fewest <= count <= self.most
+
+    def bind(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The arguments by parameter. Raises :exc:`InvalidArguments` naming the task where they do not bind."""
+        try:
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{name}{self.signature}: {error}") from error
+
+
+def signature_of(function: Callable[..., Any], options: TaskOptions, name: str) -> Signature:
+    """The parameters that callers fill: without the one that ``bind`` or ``takes_context`` fills."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if options.bind or options.takes_context:
+        if not parameters:
+            filled = "bind" if options.bind else "takes_context"
+            raise InvalidTask(f"{name}: {filled}=True fills the first parameter, and the function has none.")
+        parameters = parameters[1:]
+        signature = signature.replace(parameters=parameters)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    fewest = sum(p.default is p.empty for p in positional)
+    most: float = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        most = -1
+    return Signature(signature, fewest, most)
