@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from django_taskq import serializers
 from django_taskq.message import Headers
 from django_taskq.models.clock import database_now
+from django_taskq.models.outbox import publication
 from django_taskq.models.payload import WithPayload
 from django_taskq.status import FINAL, PENDING, Status
 
@@ -57,6 +58,7 @@ class TaskQuerySet(models.QuerySet["TaskRecord"]):
         """Give FAILED and CANCELLED runs another attempt, at once; their history stays. Returns how many."""
         return self.filter(status__in=(Status.FAILED, Status.CANCELLED)).update(
             status=Status.READY,
+            **publication(self.db),
             attempt=Case(When(status=Status.FAILED, then=F("attempt") + 1), default=F("attempt")),
             crashes=0,
             is_suspect=False,
@@ -112,6 +114,9 @@ class TaskRecord(WithPayload, models.Model):
         related_name="+",
     )
     claim = models.BigIntegerField(null=True, editable=False)
+    # Waits to be handed to its queue's depot, and may be from then on; see models/outbox.py.
+    publish_after = models.DateTimeField(null=True, editable=False)
+    parent_id = models.UUIDField(_("copied from"), null=True, editable=False)
     result = models.TextField(_("result"), null=True)  # noqa: DJ001 - NULL is "none stored"
     reason = models.TextField(_("reason"), db_default="")
 
@@ -126,6 +131,8 @@ class TaskRecord(WithPayload, models.Model):
             ("run_taskrecord", "Can run tasks again"),
             ("cancel_taskrecord", "Can cancel task records"),
             ("view_payload", "Can view arguments, results and tracebacks"),
+            ("replay_deadletter", "Can replay dead letters"),
+            ("discard_deadletter", "Can discard dead letters"),
         ]
         indexes = [
             models.Index(
@@ -135,6 +142,12 @@ class TaskRecord(WithPayload, models.Model):
             models.Index(fields=["worker", "claim"], name="taskq_claimed", condition=Q(status="RUNNING")),
             models.Index(fields=["finished_at"], name="taskq_finished", condition=Q(finished_at__isnull=False)),
             models.Index(fields=["name", "id"], name="taskq_failed", condition=Q(status="FAILED")),
+            models.Index(
+                fields=["publish_after"],
+                name="taskq_outbox",
+                condition=Q(status="READY", publish_after__isnull=False),
+            ),
+            models.Index(fields=["parent_id"], name="taskq_copies", condition=Q(parent_id__isnull=False)),
         ]
 
     def __str__(self) -> str:
