@@ -7,7 +7,7 @@ verb that takes claims is a compare-and-set: a claim that was lost in the meanti
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -72,6 +72,27 @@ class Broker(ABC):
     def rescue(self, process_id: int) -> int:
         """Give back everything a dead process held, marked as suspect; returns how many."""
 
+    # What supervisors do for work that is kept outside the rows; where there is none, nothing.
+
+    def adopt(self, process_id: int, claims: Collection[int]) -> None:
+        """Make rows of what a dead process had started without one, under its claims, so that it can be charged."""
+
+    def rescue_messages(self, process_id: int, *, is_suspect: bool, after: int = 0, up_to: int | None = None) -> int:
+        """Give back the messages that a process holds, of claims above ``after`` up to ``up_to``; returns how many."""
+        return 0
+
+    def relay(self) -> int:
+        """Hand over what is READY and not yet where it is handed out; returns how many."""
+        return 0
+
+    def sweep(self, lease: float) -> int:
+        """Give back what processes hold that are gone and took nothing for ``lease`` seconds; returns how many."""
+        return 0
+
+    def find_lost(self, queue_names: Iterable[str]) -> int:
+        """Find what is READY but nowhere handed out, for :meth:`relay`; returns how many. Called twice it is sure."""
+        return 0
+
     @abstractmethod
     def purge(self, queue_name: str) -> int:
         """Throw away what waits in a queue; returns how many. What is claimed stays."""
@@ -88,8 +109,27 @@ class Broker(ABC):
     def peek(self, queue_name: str, limit: int) -> list[Message]:
         """The next messages, in order, without claiming them."""
 
+    def filenos(self) -> list[int]:
+        """File descriptors that become readable when there may be something to claim, where work is sent that way."""
+        return []
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether this thread's last claim found nothing only because it gave up looking: there may be more."""
+        return False
+
+    def doubt(self) -> float:
+        """For how many seconds claims must have found nothing before that means that there is nothing."""
+        return 0.0
+
+    def pause(self) -> None:
+        """Nothing will be claimed for a while: what was sent ahead goes to others. The next claim ends it."""
+
     def prepare(self) -> None:
         """Make the calling thread ready: it will settle and claim, and nothing else, until it ends."""
+
+    def close(self) -> None:
+        """Close what this process keeps open besides Django's connections; the next verb opens it again."""
 
     def transaction(self) -> AbstractContextManager[object]:
         """Make the verbs inside one unit of work, where the broker can."""

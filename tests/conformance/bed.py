@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django_taskq.brokers.base import Broker
@@ -15,11 +15,27 @@ QUEUE = "default"
 
 @dataclass(slots=True)
 class Bed:
-    """One broker. ``promote`` does what a supervisor does now and then: it makes ready what is due."""
+    """One broker. ``promote`` does what a supervisor does now and then: it makes ready what is due.
+
+    ``make`` makes the broker that another process has, ``settings`` are what such a process is to have as TASKQ.
+    ``keeps_places``: ids decide the order, so that what was given back is where it was; otherwise the order of arrival.
+    """
 
     broker: Broker
     promote: Callable[[], object] = lambda: None
+    make: Callable[[], Broker] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    keeps_places: bool = True
     next_number: dict[int, int] = field(default_factory=dict)
+
+    def other(self) -> Bed:
+        """What another process has; where a process is no different from a thread, this one."""
+        return self if self.make is None else replace(self, broker=self.make(), next_number={})
+
+    def leave(self) -> None:
+        """End what :meth:`other` began: nothing is sent to it any more."""
+        if self.make is not None:
+            self.broker.close()
 
     def put(self, count: int = 1, **changes: Any) -> list[Message]:
         messages = [make_message(**changes) for _ in range(count)]

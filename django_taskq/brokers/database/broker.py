@@ -13,7 +13,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, connections, transaction
-from django.db.models import Case, CharField, DateTimeField, F, Max, Min, TextField, Value, When
+from django.db.models import Case, CharField, DateTimeField, F, Max, Min, Q, TextField, Value, When
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -23,9 +23,10 @@ from django_taskq.brokers.database.dialect import Dialect, Finished
 from django_taskq.brokers.database.postgresql import PostgreSQL
 from django_taskq.brokers.database.sqlite import SQLite
 from django_taskq.exceptions import EnqueueError
-from django_taskq.message import Action, Delivery, ErrorText, Message, Outcome
+from django_taskq.message import EXCHANGE, Action, Delivery, ErrorText, Message, Outcome
 from django_taskq.models import TaskAttempt, TaskRecord
 from django_taskq.models.clock import aware, database_now, database_now_plus, stored
+from django_taskq.models.outbox import publication
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.options import MAX_PRIORITY, MIN_PRIORITY
 from django_taskq.status import Status
@@ -77,15 +78,22 @@ class DatabaseBroker(Broker):
         return nullcontext() if self.dialect.commits_cheaply else self.transaction()
 
     def enqueue(self, messages: Sequence[Message]) -> None:
+        self.insert(messages)
+
+    def insert(self, messages: Sequence[Message], publish_after: datetime | None = None) -> None:
+        """Enqueue; with ``publish_after`` for a depot, which :mod:`~django_taskq.brokers.outbox` hands them to."""
         connection = connections[self.using]
         names = {message.queue_name for message in messages}
-        wake = sorted(names) if connection.in_atomic_block else self._worth_waking(names)
+        if publish_after is not None:
+            wake = []  # its depot announces it
+        else:
+            wake = sorted(names) if connection.in_atomic_block else self._worth_waking(names)
         try:
             if len(messages) > 1 and not connection.in_atomic_block:
                 with transaction.atomic(using=self.using):
-                    self.dialect.insert(connection, messages, wake)
+                    self.dialect.insert(connection, messages, wake, publish_after)
             else:
-                self.dialect.insert(connection, messages, wake)
+                self.dialect.insert(connection, messages, wake, publish_after)
         except IntegrityError as error:
             raise EnqueueError(f"a run with this id exists already: {error}") from error
 
@@ -106,10 +114,13 @@ class DatabaseBroker(Broker):
     def release(self, process_id: int, claims: Sequence[int]) -> int:
         if not claims:
             return 0
-        names = self.dialect.release(connections[self.using], process_id, claims)
-        if names:
-            self.dialect.wake(connections[self.using], sorted(set(names)))
-        return len(names)
+        released = self.dialect.release(connections[self.using], process_id, claims)
+        if released:
+            self.dialect.wake(connections[self.using], sorted({name for _, name in released}))
+            handed_on = publication(self.using)
+            if handed_on:
+                self._records.filter(pk__in=[id for id, _ in released], status=Status.READY).update(**handed_on)
+        return len(released)
 
     def reject(self, process_id: int, claim: int, reason: str) -> bool:
         now = database_now(self.using)
@@ -207,6 +218,7 @@ class DatabaseBroker(Broker):
         if outcome.delay is not None and outcome.delay > 0:
             due = database_now_plus(self.using, outcome.delay)
         again = Value(Status.READY if due is None else Status.SCHEDULED, CharField())
+        handed_on = publication(self.using, unless=Q(cancel_requested_at__isnull=False)) if due is None else {}
         now = database_now(self.using)
         return held.update(
             status=_unless_cancelled(again, Value(Status.CANCELLED, CharField())),
@@ -215,6 +227,7 @@ class DatabaseBroker(Broker):
             reason=_unless_cancelled(Value(reason, TextField()), Value("TaskCancelled", TextField())),
             run_after=due,
             **UNCLAIMED,
+            **handed_on,
         )
 
 
@@ -231,7 +244,7 @@ def give_back(held: TaskQuerySet, using: str, *, is_suspect: bool) -> int:
     held.filter(cancel_requested_at__isnull=False).update(
         status=Status.CANCELLED, finished_at=database_now(using), reason="TaskCancelled", **UNCLAIMED
     )
-    count = held.update(status=Status.READY, is_suspect=is_suspect, **UNCLAIMED)
+    count = held.update(status=Status.READY, is_suspect=is_suspect, **UNCLAIMED, **publication(using))
     if names:
         get_dialect(using).wake(connections[using], sorted(names))
     return count
@@ -239,6 +252,7 @@ def give_back(held: TaskQuerySet, using: str, *, is_suspect: bool) -> int:
 
 def to_message(record: TaskRecord) -> Message:
     """A row as the message it was."""
+    exchange = record.queue_name.removeprefix(EXCHANGE) if record.queue_name.startswith(EXCHANGE) else None
     return Message(
         str(record.id),
         record.name,
@@ -249,6 +263,9 @@ def to_message(record: TaskRecord) -> Message:
         aware(record.enqueued_at),
         record.run_after and aware(record.run_after),
         record.expires_at and aware(record.expires_at),
+        exchange=exchange,
+        routing_key="" if exchange is None else record.headers_read.routing_key or "",
+        parent_id=str(record.parent_id) if record.parent_id else None,
     )
 
 

@@ -29,6 +29,14 @@ class Finished(NamedTuple):
     finished_at: float
 
 
+class Known(NamedTuple):
+    """What a row knows of a run whose message does not: attempt, crashes, and whether it is suspect."""
+
+    attempt: int
+    crashes: int
+    is_suspect: bool
+
+
 class Dialect(ABC):
     """The hot statements of one database. ``connection`` is Django's, of the calling thread."""
 
@@ -38,8 +46,17 @@ class Dialect(ABC):
     commits_cheaply: ClassVar[bool] = False
 
     @abstractmethod
-    def insert(self, connection: BaseDatabaseWrapper, messages: Sequence[Message], wake: Sequence[str]) -> None:
-        """Insert rows, SCHEDULED where a ``run_after`` is given, READY otherwise; wake those queues' workers."""
+    def insert(
+        self,
+        connection: BaseDatabaseWrapper,
+        messages: Sequence[Message],
+        wake: Sequence[str],
+        publish_after: datetime | None = None,
+    ) -> None:
+        """Insert rows, SCHEDULED where a ``run_after`` is given, READY otherwise; wake those queues' workers.
+
+        ``publish_after`` puts them into the outbox, from which they may be published then.
+        """
 
     @abstractmethod
     def queues_with_work(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> list[str]:
@@ -52,12 +69,21 @@ class Dialect(ABC):
         """READY -> RUNNING for up to ``limit`` rows of one queue, numbered in the order they should start."""
 
     @abstractmethod
+    def claim_known(
+        self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[tuple[str, int]]
+    ) -> dict[int, Known]:
+        """READY -> RUNNING for these (run id, claim) that a depot handed out; the claims that took hold."""
+
+    @abstractmethod
     def finish(self, connection: BaseDatabaseWrapper, process_id: int, finished: Sequence[Finished]) -> int:
         """RUNNING -> SUCCESSFUL where the claim still holds; returns for how many it did."""
 
     @abstractmethod
-    def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[str]:
-        """RUNNING -> READY (CANCELLED where that was asked for) where the claim still holds; returns their queues."""
+    def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[tuple[str, str]]:
+        """RUNNING -> READY (CANCELLED where that was asked for) where the claim still holds.
+
+        Returns their ids and queues.
+        """
 
     @abstractmethod
     def wake(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> None:
@@ -70,7 +96,7 @@ class Dialect(ABC):
         """Make the calling thread's connection, which only does bookkeeping from now on, ready for it."""
 
 
-COLUMNS = "id, name, queue_name, priority, status, payload, headers, enqueued_at, run_after, expires_at"
+COLUMNS = "id, name, queue_name, priority, status, payload, headers, enqueued_at, run_after, expires_at, publish_after"
 # %s stands for the time in the form of the database.
 RELEASED = """claim = NULL, worker_id = NULL, started_at = NULL,
     status = CASE WHEN cancel_requested_at IS NULL THEN 'READY' ELSE 'CANCELLED' END,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,6 +15,7 @@ from django_taskq.brokers.database.dialect import (
     RELEASED,
     Dialect,
     Finished,
+    Known,
     Shared,
     by_shared_columns,
     may_be_direct,
@@ -23,11 +25,11 @@ from django_taskq.message import Delivery, Message
 
 CHANNEL = "django_taskq"
 
-_INSERT = f"INSERT INTO taskq_task ({COLUMNS}) VALUES (%s::uuid, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_INSERT = f"INSERT INTO taskq_task ({COLUMNS}) VALUES (%s::uuid, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 # One statement and one transaction even in autocommit: the hint cannot arrive without the row.
 _INSERT_AND_WAKE = f"WITH new AS ({_INSERT}) SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) queue"
 
-_NUMBERED = f"INSERT INTO taskq_task ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+_NUMBERED = f"INSERT INTO taskq_task ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _PREPARED = {
     False: prepared.Statement(_NUMBERED),
     True: prepared.Statement(f"WITH new AS ({_NUMBERED}) SELECT pg_notify('{CHANNEL}', $3)"),
@@ -36,7 +38,8 @@ _PREPARED = {
 # Rows as one JSON text: rendering arrays on the client costs twice as much (measured, docs/performance.md).
 _INSERT_MANY = f"""
     INSERT INTO taskq_task ({COLUMNS})
-    SELECT (row->>0)::uuid, %s, %s, %s::smallint, %s, row->>1, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz
+    SELECT (row->>0)::uuid, %s, %s, %s::smallint, %s, row->>1, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz,
+        %s::timestamptz
     FROM json_array_elements(%s::json) row
 """
 
@@ -60,6 +63,13 @@ _CLAIM = """
         extract(epoch FROM run_after)::float8, attempt, crashes, is_suspect
 """
 
+_CLAIM_KNOWN = """
+    UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = (row->>1)::bigint, publish_after = NULL
+    FROM json_array_elements(%s::json) row
+    WHERE id = (row->>0)::uuid AND CASE WHEN status = 'READY' THEN TRUE ELSE FALSE END
+    RETURNING claim, attempt, crashes, is_suspect
+"""
+
 # The CASE hides its conditions from the planner. Seen plainly, they make it expect one row of the table (few are
 # RUNNING when statistics are taken) and compare every claimed row with every row of the JSON: 361 ms instead of 5.
 _FINISH = """
@@ -72,7 +82,7 @@ _FINISH = """
 
 _RELEASE = f"""
     UPDATE taskq_task SET {RELEASED % "clock_timestamp()"}
-    WHERE status = 'RUNNING' AND worker_id = %s AND claim = ANY(%s::bigint[]) RETURNING queue_name
+    WHERE status = 'RUNNING' AND worker_id = %s AND claim = ANY(%s::bigint[]) RETURNING id::text, queue_name
 """
 
 
@@ -82,18 +92,25 @@ class PostgreSQL(Dialect):
     vendor: ClassVar[str] = "postgresql"
     claims_lightly: ClassVar[bool] = True
 
-    def insert(self, connection: BaseDatabaseWrapper, messages: Sequence[Message], wake: Sequence[str]) -> None:
+    def insert(
+        self,
+        connection: BaseDatabaseWrapper,
+        messages: Sequence[Message],
+        wake: Sequence[str],
+        publish_after: datetime | None = None,
+    ) -> None:
         if len(messages) == 1 and may_be_direct(connection):
             with connection.wrap_database_errors:
                 if connection.in_atomic_block:
                     statement = _INSERT_AND_WAKE if wake else _INSERT
-                    connection.connection.execute(statement, _one(messages[0]) + ([list(wake)] if wake else []))
+                    values = _one(messages[0], publish_after) + ([list(wake)] if wake else [])
+                    connection.connection.execute(statement, values)
                 else:
-                    prepared.execute(connection.connection, _PREPARED[bool(wake)], _one(messages[0]))
+                    prepared.execute(connection.connection, _PREPARED[bool(wake)], _one(messages[0], publish_after))
             return
         with connection.cursor() as cursor:
             for shared, group in by_shared_columns(messages):
-                cursor.execute(_INSERT_MANY, _many(shared, group))
+                cursor.execute(_INSERT_MANY, _many(shared, group, publish_after))
         if wake:
             self.wake(connection, wake)
 
@@ -112,15 +129,22 @@ class PostgreSQL(Dialect):
         rows.sort(key=_claim_number)
         return [Delivery._make(row) for row in rows]
 
+    def claim_known(
+        self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[tuple[str, int]]
+    ) -> dict[int, Known]:
+        with connection.cursor() as cursor:
+            cursor.execute(_CLAIM_KNOWN, [process_id, json.dumps(claims)])
+            return {claim: Known(*known) for claim, *known in cursor.fetchall()}
+
     def finish(self, connection: BaseDatabaseWrapper, process_id: int, finished: Sequence[Finished]) -> int:
         with connection.cursor() as cursor:
             cursor.execute(_FINISH, [json.dumps(finished), process_id])
             return int(cursor.rowcount)
 
-    def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[str]:
+    def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[tuple[str, str]]:
         with connection.cursor() as cursor:
             cursor.execute(_RELEASE, [process_id, list(claims)])
-            return [name for (name,) in cursor.fetchall()]
+            return list(cursor.fetchall())
 
     def wake(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> None:
         with connection.cursor() as cursor:
@@ -138,7 +162,7 @@ def listen(connection: BaseDatabaseWrapper) -> None:
         cursor.execute(f"LISTEN {CHANNEL}")
 
 
-def _one(message: Message) -> list[Any]:
+def _one(message: Message, publish_after: datetime | None) -> list[Any]:
     return [
         message.id,
         message.name,
@@ -150,10 +174,11 @@ def _one(message: Message) -> list[Any]:
         message.enqueued_at,
         message.run_after,
         message.expires_at,
+        publish_after,
     ]
 
 
-def _many(shared: Shared, group: list[Message]) -> list[Any]:
+def _many(shared: Shared, group: list[Message], publish_after: datetime | None) -> list[Any]:
     name, queue_name, priority, headers, enqueued_at, run_after, expires_at = shared
     rows = json.dumps([(message.id, message.payload) for message in group])
     return [
@@ -165,6 +190,7 @@ def _many(shared: Shared, group: list[Message]) -> list[Any]:
         enqueued_at,
         run_after,
         expires_at,
+        publish_after,
         rows,
     ]
 

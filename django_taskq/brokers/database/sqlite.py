@@ -15,10 +15,18 @@ from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_taskq.brokers.database.dialect import COLUMNS, RELEASED, Dialect, Finished, may_be_direct, status_of
+from django_taskq.brokers.database.dialect import (
+    COLUMNS,
+    RELEASED,
+    Dialect,
+    Finished,
+    Known,
+    may_be_direct,
+    status_of,
+)
 from django_taskq.message import Delivery, Message
 
-_INSERT = f"INSERT INTO taskq_task ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+_INSERT = f"INSERT INTO taskq_task ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 _INSERT_DIRECTLY = _INSERT.replace("%s", "?")
 
@@ -40,6 +48,18 @@ _CLAIMED = """
     FROM (SELECT * FROM taskq_task WHERE status = 'RUNNING' AND worker_id = %s AND claim >= %s ORDER BY claim)
 """
 
+_CLAIM_KNOWN = """
+    UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = asked_claim, publish_after = NULL
+    FROM (
+        SELECT json_extract(value, '$[0]') AS asked_id, json_extract(value, '$[1]') AS asked_claim FROM json_each(%s)
+    ) AS asked
+    WHERE id = asked_id AND +status = 'READY'
+"""
+_CLAIMED_KNOWN = """
+    SELECT json_group_array(json_array(claim, attempt, crashes, is_suspect)) FROM taskq_task
+    WHERE status = 'RUNNING' AND worker_id = %s AND claim BETWEEN %s AND %s
+"""
+
 # The plus signs keep the planner off the index of claimed rows: by id each row is found at once.
 _FINISH = """
     UPDATE taskq_task
@@ -55,7 +75,7 @@ _FINISH = """
 
 _RELEASE = f"""
     UPDATE taskq_task SET {RELEASED}
-    WHERE status = 'RUNNING' AND worker_id = %s AND claim IN (SELECT value FROM json_each(%s)) RETURNING queue_name
+    WHERE status = 'RUNNING' AND worker_id = %s AND claim IN (SELECT value FROM json_each(%s)) RETURNING id, queue_name
 """
 
 
@@ -68,14 +88,21 @@ class SQLite(Dialect):
     # while a task keeps that, the write lock of the whole site would be held.
     commits_cheaply: ClassVar[bool] = True
 
-    def insert(self, connection: BaseDatabaseWrapper, messages: Sequence[Message], wake: Sequence[str]) -> None:
+    def insert(
+        self,
+        connection: BaseDatabaseWrapper,
+        messages: Sequence[Message],
+        wake: Sequence[str],
+        publish_after: datetime | None = None,
+    ) -> None:
         zone = connection.timezone
+        published = (_stored(publish_after, zone),)
         if len(messages) == 1 and may_be_direct(connection):
             with connection.wrap_database_errors:
-                connection.connection.execute(_INSERT_DIRECTLY, _row(messages[0], zone))
+                connection.connection.execute(_INSERT_DIRECTLY, _row(messages[0], zone) + published)
             return
         with connection.cursor() as cursor:
-            cursor.executemany(_INSERT, [_row(message, zone) for message in messages])
+            cursor.executemany(_INSERT, [_row(message, zone) + published for message in messages])
 
     def queues_with_work(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> list[str]:
         found = []
@@ -96,6 +123,19 @@ class SQLite(Dialect):
         zone = connection.timezone
         return [_delivery(row, zone) for row in json.loads(text)]
 
+    def claim_known(
+        self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[tuple[str, int]]
+    ) -> dict[int, Known]:
+        numbers = [claim for _, claim in claims]
+        asked = json.dumps([(id.replace("-", ""), claim) for id, claim in claims])
+        with connection.cursor() as cursor:
+            cursor.execute(_CLAIM_KNOWN, [process_id, asked])
+            cursor.execute(_CLAIMED_KNOWN, [process_id, min(numbers), max(numbers)])
+            (text,) = cursor.fetchone()
+        return {
+            claim: Known(attempt, crashes, bool(is_suspect)) for claim, attempt, crashes, is_suspect in json.loads(text)
+        }
+
     def finish(self, connection: BaseDatabaseWrapper, process_id: int, finished: Sequence[Finished]) -> int:
         zone = connection.timezone
         rows = [
@@ -112,11 +152,11 @@ class SQLite(Dialect):
             cursor.execute(_FINISH, [json.dumps(rows), process_id])
             return int(cursor.rowcount)
 
-    def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[str]:
+    def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[tuple[str, str]]:
         now = _stored(datetime.now(UTC), connection.timezone)
         with connection.cursor() as cursor:
             cursor.execute(_RELEASE, [now, process_id, json.dumps(list(claims))])
-            return [name for (name,) in cursor.fetchall()]
+            return list(cursor.fetchall())
 
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         """Take the write lock with the first statement, whatever ``transaction_mode`` the project recommends itself.
