@@ -19,7 +19,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import amqp
 import psycopg
+import redis
 
 # When this process goes away, in whatever way, its end of the pipe closes and the shell below reads end-of-file.
 JANITOR = """
@@ -273,6 +275,147 @@ class PostgresServer(Server):
         return True
 
 
+class RabbitMQServer(Server):
+    """A RabbitMQ node of its own, in plain text and over TLS, for the user guest. Nothing of the machine's is read.
+
+    The Erlang port mapper is one for the whole machine: it is started when none runs, and stays.
+    """
+
+    name = "RabbitMQ"
+    packages = ("rabbitmq-server", "openssl")
+    # Killed and halted are the same to it: what was confirmed is on disk.
+    stop_signals = {"smart": signal.SIGTERM, "fast": signal.SIGTERM, "immediate": signal.SIGKILL}
+
+    @classmethod
+    def locate(cls) -> Path:
+        find_programs(cls.name, ["openssl"], cls.packages)
+        # Not what is on the PATH: as root, Debian's wrapper there becomes another user and uses the machine's node.
+        candidates = [Path("/usr/lib/rabbitmq/bin"), Path("/usr/local/sbin"), Path("/opt/homebrew/sbin")]
+        for directory in candidates:
+            if all(os.access(directory / program, os.X_OK) for program in ("rabbitmq-server", "rabbitmqctl")):
+                return directory
+        raise ServerMissing(f"{cls.name} was not found. Debian: apt-get install {' '.join(cls.packages)}")
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    @property
+    def tls_url(self) -> str:
+        """With a certificate for localhost that nobody but :attr:`certificate` vouches for."""
+        return f"amqps://guest:guest@localhost:{self.tls_port}//"
+
+    @property
+    def certificate(self) -> Path:
+        return self.home / "certificate.pem"
+
+    def prepare(self) -> None:
+        self.tls_port, self.distribution_port = free_port(), free_port()
+        key = self.home / "key.pem"
+        subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+        files = ["-keyout", str(key), "-out", str(self.certificate)]
+        self.run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject, *files)
+        (self.home / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.certfile = {self.certificate}\n"
+            f"ssl_options.keyfile = {key}\n"
+            "ssl_options.verify = verify_none\n"
+            "vm_memory_high_watermark.absolute = 1GB\n"
+            "disk_free_limit.absolute = 1MB\n"
+            "log.console = true\nlog.console.level = info\nlog.file = false\n"
+        )
+        (self.home / "enabled_plugins").write_text("[].\n")
+        (self.home / "environment").write_text("")
+
+    def command(self) -> list[str]:
+        return [str(self.programs / "rabbitmq-server")]
+
+    def answers(self) -> bool:
+        connection = amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=2, login_method="PLAIN")
+        try:
+            connection.connect()
+        except (OSError, amqp.AMQPError):
+            return False
+        finally:
+            connection.collect()  # it leaves its socket open when the server refuses
+        return True
+
+    def ctl(self, *arguments: str) -> None:
+        """Run ``rabbitmqctl`` for this node; it takes about a second."""
+        self.run(str(self.programs / "rabbitmqctl"), "--quiet", *arguments)
+
+    def _process_options(self) -> dict[str, Any]:
+        home = str(self.home)
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": home,  # where Erlang keeps its cookie
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RUNNING_UNDER_SYSTEMD": "true",  # become the server, do not watch over it from a shell
+            "RABBITMQ_NODENAME": f"taskq-{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self.distribution_port),
+            "RABBITMQ_CONF_ENV_FILE": f"{home}/environment",
+            "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/enabled_plugins",
+            "RABBITMQ_MNESIA_BASE": f"{home}/data",
+            "RABBITMQ_LOG_BASE": f"{home}/log",
+            "RABBITMQ_GENERATED_CONFIG_DIR": f"{home}/generated",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        return super()._process_options() | {"env": environment}
+
+
+class RedisServer(Server):
+    """A Redis that answers on a port and on a socket of its own. By default it keeps nothing; ``config`` changes that.
+
+    Its data outlives a kill and a restart; with ``DURABLE`` nothing that was answered is lost by either.
+    """
+
+    name = "Redis"
+    packages = ("redis-server",)
+    stop_signals = {"fast": signal.SIGTERM, "immediate": signal.SIGKILL}
+    DURABLE: ClassVar[dict[str, str]] = {"appendonly": "yes", "appendfsync": "always"}
+
+    def __init__(self, config: dict[str, str] | None = None, *, password: str = "") -> None:
+        self.config = config or {}
+        self.password = password
+        super().__init__()
+
+    @classmethod
+    def locate(cls) -> Path:
+        return find_programs(cls.name, ["redis-server"], cls.packages, [Path("/usr/sbin"), Path("/usr/local/bin")])
+
+    @property
+    def url(self) -> str:
+        secret = f":{self.password}@" if self.password else ""
+        return f"redis://{secret}127.0.0.1:{self.port}/0"
+
+    @property
+    def socket_path(self) -> Path:
+        return self.home / "redis.sock"
+
+    def command(self) -> list[str]:
+        home = str(self.home)
+        settings = {"port": str(self.port), "bind": "127.0.0.1", "unixsocket": str(self.socket_path), "dir": home}
+        settings |= {"save": ""} | ({"requirepass": self.password} if self.password else {}) | self.config
+        return [
+            str(self.programs / "redis-server"),
+            *(word for key in settings for word in (f"--{key}", settings[key])),
+        ]
+
+    def client(self) -> redis.Redis:
+        """A client for a test to look at what is there, and to break it."""
+        return redis.Redis(port=self.port, password=self.password or None, decode_responses=True, socket_timeout=10)
+
+    def answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except (redis.RedisError, OSError):
+            return False
+
+
 class Chromium:
     """The browser of the browser tests: not a server, but found, missed and installed like one."""
 
@@ -284,7 +427,7 @@ class Chromium:
         return find_programs(cls.name, ["chromium", "chromedriver"], cls.packages)
 
 
-KINDS: tuple[type[PostgresServer] | type[Chromium], ...] = (PostgresServer, Chromium)
+KINDS: tuple[type[Server] | type[Chromium], ...] = (PostgresServer, RabbitMQServer, RedisServer, Chromium)
 
 
 def missing() -> dict[str, str]:
