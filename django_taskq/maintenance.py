@@ -18,11 +18,13 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from django_taskq import clock, conf, registry
+from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
 from django_taskq.exceptions import PoisonTask, TimeLimitExceeded, WorkerLost
 from django_taskq.message import Action, ErrorText, Outcome
 from django_taskq.models import ScheduleTick, TaskAttempt, TaskRecord, Worker, WorkerProcess
 from django_taskq.models.clock import database_now, stored
+from django_taskq.models.outbox import publication
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.status import Status
 from django_taskq.worker import identity
@@ -56,7 +58,7 @@ def _promote(using: str, rows: Sequence[tuple[object, str]]) -> int:
     if not rows:
         return 0
     chosen = records(using).filter(pk__in=[pk for pk, _ in rows], status=Status.SCHEDULED)
-    count = chosen.update(status=Status.READY)
+    count = chosen.update(status=Status.READY, **publication(using))
     get_dialect(using).wake(connections[using], sorted({name for _, name in rows}))
     return count
 
@@ -86,7 +88,9 @@ class Death:
 
 def settle_death(death: Death) -> None:
     """Charge a dead process's started runs, give back the others, and close its registry row."""
-    using = conf.get_settings().database
+    using, broker = conf.get_settings().database, get_broker()
+    if death.running:
+        broker.adopt(death.process_id, death.running)
     with transaction.atomic(using=using):
         # The write comes first: SQLite refuses a transaction that read before another one wrote.
         WorkerProcess.objects.using(using).filter(pk=death.process_id).update(stopped_at=timezone.now())
@@ -99,6 +103,7 @@ def settle_death(death: Death) -> None:
         wake = {outcome.delivery.queue_name for outcome in verdicts if outcome and outcome.action is Action.RELEASED}
         get_dialect(using).wake(connections[using], sorted(wake))
         give_back(records(using).held_by([death.process_id]), using, is_suspect=death.running is None)
+    broker.rescue_messages(death.process_id, is_suspect=death.running is None)
     for outcome in verdicts:
         if outcome is not None:
             tell(outcome)
@@ -117,7 +122,7 @@ def charge(record: TaskRecord, death: Death) -> Outcome | None:
     crashes = record.crashes + 1
     record.attempt_set.add(_crash(record, text, death), bulk=False)
     if isinstance(error, WorkerLost) and _starts_again(record):
-        mine.update(status=Status.READY, crashes=crashes, **UNCLAIMED)
+        mine.update(status=Status.READY, crashes=crashes, **UNCLAIMED, **publication(using))
         return outcome
     is_cancelled = record.cancel_requested_at is not None
     mine.update(
