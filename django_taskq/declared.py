@@ -11,6 +11,7 @@ from typing import Any
 from django.db.models import Q
 
 from django_taskq import client, clock, conf, registry, schedules, serializers
+from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.exceptions import EnqueueError, InvalidSchedule
 from django_taskq.models import PeriodicTask
 from django_taskq.models.schedule import Source, call_of, timing_of
@@ -58,7 +59,7 @@ def from_entry(name: str, entry: Mapping[str, Any]) -> PeriodicTask:
 
 
 _CALL_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "queue_name": conf.parse_queue_name,
+    "queue_name": parse_queue_name,
     "priority": parse_priority,
     "expires": parse_seconds,
 }

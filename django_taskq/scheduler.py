@@ -17,8 +17,9 @@ from uuid import UUID
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 
-from django_taskq import client, clock, conf, registry
+from django_taskq import client, clock, conf, registry, routing, serializers
 from django_taskq.brokers.database.broker import get_dialect
+from django_taskq.conf_routes import Route
 from django_taskq.exceptions import EnqueueError, InvalidSchedule
 from django_taskq.message import Message, new_ids
 from django_taskq.models import PeriodicTask, SchedulerLease, ScheduleTick, TaskRecord
@@ -219,12 +220,22 @@ def _note(
 def build_message(row: PeriodicTask, due: datetime, now: datetime) -> Message:
     """The run of one due time. A task that this process does not know gets what the row says: workers may know it."""
     task = registry.find(row.task_name)
-    queue_name = row.queue_name or (task.options.queue_name if task else conf.DEFAULT_QUEUE)
-    priority = row.priority if row.priority is not None else (task.options.priority if task else 0)
+    routed = _route(row)
+    queue_name = row.queue_name or routed.queue_name or (task.options.queue_name if task else conf.DEFAULT_QUEUE)
+    own_priority = (task.options.priority if task else 0) if routed.priority is None else routed.priority
+    priority = row.priority if row.priority is not None else own_priority
     expires = row.expires if row.expires is not None else (task.options.expires if task else None)
     limits = [seconds for seconds in (expires, row.max_lateness) if seconds is not None]
     expires_at = due + timedelta(seconds=min(limits)) if limits else None
     return Message(new_ids(1)[0], row.task_name, queue_name, priority, row.payload, None, now, None, expires_at)
+
+
+def _route(row: PeriodicTask) -> Route:
+    """What the project's routes say of it. Not of exchanges: their copies are no single run that could overlap."""
+    if not conf.get_settings().routes:
+        return Route()
+    args, kwargs = serializers.loads(row.payload)
+    return routing.find(row.task_name, args, kwargs) or Route()
 
 
 def _write(using: str, rows: list[PeriodicTask], this: Round) -> None:

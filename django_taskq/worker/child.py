@@ -48,8 +48,13 @@ class Child:
         return bool(self.table.words[table.READY])
 
     @property
-    def is_dry(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether its last look found nothing and it holds nothing."""
+        return bool(self.table.words[table.IDLE])
+
+    @property
+    def is_dry(self) -> bool:
+        """Whether that has been so for long enough to be sure that nothing is there."""
         return bool(self.table.words[table.DRY])
 
     def quota_left(self) -> int | None:

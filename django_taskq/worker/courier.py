@@ -8,16 +8,15 @@ it unless a start must be committed first.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
-import selectors
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from django.conf import settings
 from django.db import connections
 from django.db.utils import DataError, Error, IntegrityError
 
@@ -25,7 +24,8 @@ from django_taskq.brokers.base import Broker
 from django_taskq.brokers.database.broker import WAKE_INTERVAL
 from django_taskq.exceptions import SerializationError
 from django_taskq.message import Action, Delivery, Outcome
-from django_taskq.worker import executor, table
+from django_taskq.worker import executor, hygiene, table
+from django_taskq.worker.ears import Ears
 from django_taskq.worker.fetcher import HORIZON, Fetcher, Prefetch
 from django_taskq.worker.recorder import Recorder
 from django_taskq.worker.slots import Slot
@@ -61,7 +61,6 @@ class Courier:
         self._recorder = Recorder(broker, process_id)
         self._prefetch = Prefetch(len(self.slots))
         self._table = slot_table
-        self._orders = orders
         self._quota = quota
         self._finished: deque[Outcome] = deque()
         self._unrecorded: list[Outcome] = []
@@ -70,6 +69,7 @@ class Courier:
         self._held = 0
         self._low_water = 0
         self._look_at = 0.0
+        self._idle_since = math.inf
         self._has_rung = True
         self._is_prepared = False
         self._is_asked_to_stop = False
@@ -77,11 +77,7 @@ class Courier:
         self._gives_back = False
         self._is_waiting = False
         self._backoff = 0.0
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._wake_reader, selectors.EVENT_READ)
-        self._selector.register(orders, selectors.EVENT_READ)
+        self._ears = Ears(orders)
 
     # Called by slots, from their threads.
 
@@ -114,6 +110,7 @@ class Courier:
         while not (self._is_ending and self._held == 0 and not self._unrecorded):
             self._wait()
             self._turn()
+        self._broker.close()
         connections.close_all()
 
     def stop(self) -> None:
@@ -129,7 +126,7 @@ class Courier:
 
     def _wake(self) -> None:
         self._is_waiting = False
-        os.write(self._wake_writer, b"w")
+        self._ears.wake()
 
     def _wait(self) -> None:
         self._is_waiting = True
@@ -137,11 +134,12 @@ class Courier:
         if self._starts or (self._finished and self.inbox.qsize() <= self._low_water and not self._backoff):
             self._is_waiting = False
             return
-        for key, _ in self._selector.select(self._timeout()):
-            if key.fd == self._orders:
-                self._obey(os.read(self._orders, 4096))
-            else:
-                os.read(self._wake_reader, 4096)
+        # While there is no room for more nobody reads what the broker sends, and it would ring on and on.
+        senders = [] if self._is_ending or not self._room() else self._broker.filenos()
+        orders, has_sent = self._ears.listen(self._timeout(), senders)
+        self._has_rung |= has_sent
+        if orders is not None:
+            self._obey(orders)
         self._is_waiting = False
 
     def _timeout(self) -> float:
@@ -180,9 +178,7 @@ class Courier:
             self._recover(error)
         if self._quota == 0 and self._held == 0:
             self._fetch_no_more()
-        if settings.DEBUG:
-            for connection in connections.all(initialized_only=True):
-                connection.queries_log.clear()
+        hygiene.forget_queries()
 
     def _exchange(self, outcomes: list[Outcome]) -> None:
         """Record and fetch, together where both are to be done."""
@@ -273,7 +269,7 @@ class Courier:
             self._look_at = now
         else:
             # Whoever rang within the interval of an earlier ring was not heard: look once more after that.
-            may_have_missed = self._has_rung or taken
+            may_have_missed = self._has_rung or taken or self._broker.is_behind
             self._look_at = now + (WAKE_INTERVAL if may_have_missed else POLL_INTERVAL * random.uniform(0.8, 1.2))
         self._has_rung = False
         self._held += len(taken)
@@ -282,7 +278,10 @@ class Courier:
             self.inbox.put(delivery)
         if self._quota is not None:
             self._quota -= len(taken)
-        self._table.words[table.DRY] = int(not taken and self._held == 0)
+        is_idle = not taken and self._held == 0 and not self._broker.is_behind
+        self._idle_since = min(self._idle_since, now) if is_idle else math.inf
+        self._table.words[table.IDLE] = is_idle
+        self._table.words[table.DRY] = is_idle and now - self._idle_since >= self._broker.doubt()
 
     def _commit_starts(self) -> None:
         while self._starts:
@@ -305,6 +304,7 @@ class Courier:
                 slot.is_marked = True
         if self._gives_back or self._all_slow():
             self._give_back()
+            self._broker.pause()
 
     def _give_back(self) -> None:
         claims: list[int] = []
@@ -333,6 +333,4 @@ class Courier:
         self._backoff = min(MOST_BACKOFF, max(0.05, 2 * self._backoff) * random.uniform(0.8, 1.2))
         self._has_rung = True
         self._is_prepared = False
-        for connection in connections.all(initialized_only=True):
-            connection.in_atomic_block = False
-            connection.close()
+        hygiene.drop_connections()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_taskq import conf
+from django_taskq.brokers import alias_of, get_depots
 from django_taskq.brokers.database import postgresql, sqlite
+from django_taskq.brokers.depot import Depot
+from django_taskq.exceptions import DepotError
 from django_taskq.worker.filewatch import FileWatch
 from django_taskq.worker.service import Service
 
@@ -21,6 +24,7 @@ SQLITE_INTERVAL = 0.025
 SQLITE_FALLBACK = 0.25
 COMMIT_PAUSE, COMMIT_LOOKS = 0.002, 10
 LISTEN_SECONDS = 1.0
+BUSY_PAUSE, DEPOT_PAUSE = 0.02, 1.0
 
 
 class Doorbell(Service):
@@ -101,6 +105,53 @@ class PostgreSQLDoorbell(Doorbell):
         if heard:
             self._ring()
         return 0.0
+
+
+class DepotDoorbell(Doorbell):
+    """Waits at a depot that tells one of its waiters of each message, while this worker has somebody to send."""
+
+    def __init__(
+        self, ring: Callable[[], None], depot: Depot, queue_names: Sequence[str], is_anyone_idle: Callable[[], bool]
+    ) -> None:
+        super().__init__(ring)
+        self.name = f"doorbell of {depot.config.alias}"
+        self._depot = depot
+        self._queue_names = queue_names
+        self._is_anyone_idle = is_anyone_idle
+
+    def stop(self, deadline: float) -> bool:
+        """End, without waiting for a wait at the depot to end: it holds nothing that is to be put in order."""
+        return super().stop(time.monotonic())
+
+    def work(self) -> float:
+        # Who is busy looks by itself when it is done, and must not be told in the place of somebody idle.
+        if not self._is_anyone_idle():
+            return BUSY_PAUSE
+        try:
+            if self._depot.wait(self._queue_names, LISTEN_SECONDS):
+                self._ring()
+        except DepotError:
+            return DEPOT_PAUSE  # the processes say that it is down, and look once a second meanwhile
+        return 0.0
+
+
+def make_doorbells(
+    ring: Callable[[], None],
+    wake_keeper: Callable[[], None],
+    queue_names: Sequence[str],
+    is_anyone_idle: Callable[[], bool],
+) -> list[Doorbell]:
+    """The database's doorbell, and those of the depots of these queues that tell of work by being waited at.
+
+    Where no queue is kept in the database, what is committed there is for the keeper alone to look at.
+    """
+    aliases = {alias_of(name) for name in queue_names}
+    bells = [make_doorbell(wake_keeper if aliases <= set(get_depots()) else ring)]
+    for alias, depot in get_depots().items():
+        names = [name for name in queue_names if alias_of(name) == alias]
+        if names and depot.is_waited_at:
+            bells.append(DepotDoorbell(ring, depot, names, is_anyone_idle))
+    return bells
 
 
 def make_doorbell(ring: Callable[[], None]) -> Doorbell:

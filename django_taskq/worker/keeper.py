@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from django_taskq import conf, maintenance
+from django_taskq import client, conf, maintenance
+from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import give_back
 from django_taskq.maintenance import Death
 from django_taskq.worker.service import Service
@@ -20,6 +21,7 @@ logger = logging.getLogger("django_taskq")
 LOOK_INTERVAL = 1.0  # seconds between looks for due runs when none is known to come sooner
 SHORTEST_LOOK = 0.05
 RESCUE_INTERVAL = 5.0
+LOST_INTERVAL = 20.0  # a run that a depot has lost is published again after one to two of these
 PRUNE_INTERVAL = 60.0
 PRUNED_A_ROUND = 5000
 
@@ -37,6 +39,7 @@ class Keeper(Service):
         self._deaths: deque[tuple[Death, Path]] = deque()
         self._stalled: deque[tuple[int, int, int]] = deque()
         self._rescue_at = 0.0
+        self._find_lost_at = time.monotonic() + LOST_INTERVAL
         self._prune_at = time.monotonic() + PRUNE_INTERVAL * random.random()
 
     @property
@@ -65,15 +68,21 @@ class Keeper(Service):
         self.settle_now()
         while (until_due := maintenance.seconds_until_due()) == 0.0:
             maintenance.promote_due()
+        broker = get_broker()
+        broker.relay()
         now = time.monotonic()
         if now >= self._rescue_at:
             # After an outage of the database every lease has ended: who comes back first must wait for the others.
             rescued = maintenance.rescue_dead_workers(self.worker_id, started_claims, include_remote=self._is_steady())
             rescued += maintenance.rescue_strays()
+            broker.sweep(conf.get_settings().lease_duration)
             if rescued:
                 logger.warning("took over from %d dead worker(s)", rescued)
             # A project with shorter leases wants its dead found sooner.
             self._rescue_at = now + min(RESCUE_INTERVAL, conf.get_settings().heartbeat_interval)
+        if now >= self._find_lost_at:
+            broker.find_lost(sorted(client.known_queues()))
+            self._find_lost_at = now + LOST_INTERVAL
         if now >= self._prune_at:
             maintenance.prune(at_most=PRUNED_A_ROUND)
             self._prune_at = now + PRUNE_INTERVAL * random.uniform(0.8, 1.2)
@@ -92,6 +101,7 @@ class Keeper(Service):
             # Not what it claimed since: by the time this is written it may run again, and what it runs is its own.
             revoked = maintenance.records(using).held_by([process_id]).filter(claim__gt=after, claim__lte=up_to)
             give_back(revoked, using, is_suspect=False)
+            get_broker().rescue_messages(process_id, is_suspect=False, after=after, up_to=up_to)
             self._stalled.popleft()
 
 

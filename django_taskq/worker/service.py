@@ -6,9 +6,10 @@ import logging
 import threading
 import time
 
-from django.conf import settings
 from django.db import connections
 from django.db.utils import Error
+
+from django_taskq.worker.hygiene import drop_connections, forget_queries
 
 logger = logging.getLogger("django_taskq")
 
@@ -70,10 +71,7 @@ class Service:
             self._failures = 0
         except Exception as error:
             pause = self._after(error)
-        if settings.DEBUG:
-            # Django keeps the queries of a debugging process until a request ends, and none does here.
-            for connection in connections.all(initialized_only=True):
-                connection.queries_log.clear()
+        forget_queries()
         return pause
 
     def _after(self, error: Exception) -> float:
@@ -82,7 +80,5 @@ class Service:
             logger.error("%s failed; it goes on", self.name, exc_info=error)
         elif self._failures == 1:
             logger.warning("%s lost the database, trying again: %s: %s", self.name, type(error).__name__, error)
-        for connection in connections.all(initialized_only=True):
-            connection.in_atomic_block = False
-            connection.close()
+        drop_connections()
         return min(MOST_BACKOFF, 0.1 * 2.0 ** min(self._failures, 10))

@@ -26,7 +26,7 @@ from django_taskq import signals
 from django_taskq.models import Worker
 from django_taskq.worker import courier, presence, process, starting, table
 from django_taskq.worker.child import Child
-from django_taskq.worker.doorbell import make_doorbell
+from django_taskq.worker.doorbell import make_doorbells
 from django_taskq.worker.fetcher import QueueOrder
 from django_taskq.worker.keeper import Keeper
 from django_taskq.worker.scheduling import Scheduling
@@ -92,7 +92,7 @@ class Supervisor:
         self._worker = presence.register(self._directory, str(options.order), options.processes, options.threads)
         self._presence = presence.Presence(self._worker, self._on_lost)
         self._keeper = Keeper(self._worker.pk, lambda: self._presence.is_steady)
-        self._doorbell = make_doorbell(self._ring)
+        self._doorbells = make_doorbells(self._ring, self._keeper.wake, options.order.names, self._is_anyone_idle)
         self._scheduling = Scheduling() if options.has_scheduler else None
         # Before the first child, so that what a predecessor held runs again at once; and with --burst what is due now,
         # or the first look would find nothing.
@@ -120,7 +120,7 @@ class Supervisor:
         self._directory.rmdir()
 
     def _services(self) -> list[Service]:
-        services = [self._presence, self._keeper, self._doorbell]
+        services = [self._presence, self._keeper, *self._doorbells]
         return services if self._scheduling is None else [*services, self._scheduling]
 
     def _spawn(self, quota: int | None) -> None:
@@ -190,14 +190,14 @@ class Supervisor:
             self._keeper.give_back(child.process_id, *child.table.revoke_unstarted())
 
     def _on_death(self, child: Child, now: float) -> None:
-        was_up, quota = child.is_up, child.quota_left()
+        was_up, has_worked, quota = child.is_up, bool(child.table.words[table.DONE]), child.quota_left()
         death = child.bury()
         self._children.remove(child)
         self._keeper.settle(death, self._directory / f"{child.process_id}.slots")
         if self._is_stopping or quota == 0:
             return
         logger.error("worker process %d is gone: %s", child.pid, death.cause)
-        if was_up and (death.running or now - child.born_at > YOUNG):
+        if was_up and (has_worked or death.running or now - child.born_at > YOUNG):
             self._boot_failures = 0
         else:
             # It never got to a task: a broken environment, not a broken task. No storm of processes.
@@ -224,6 +224,9 @@ class Supervisor:
 
     def _is_dry(self) -> bool:
         return not self._respawns and self._keeper.is_settled and all(child.is_dry for child in self._children)
+
+    def _is_anyone_idle(self) -> bool:
+        return any(child.is_idle for child in list(self._children))
 
     def _ring(self) -> None:
         for child in list(self._children):

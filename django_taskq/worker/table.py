@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-LAST_CLAIM, REVOKED, TICK, DONE, READY, DRY = range(6)
+LAST_CLAIM, REVOKED, TICK, DONE, READY, IDLE, DRY = range(7)
 CLAIM, STARTED, DEADLINE = range(3)
-_HEADER, _ENTRY = 6, 3
+_HEADER, _ENTRY = 7, 3
 
 
 @dataclass(frozen=True, slots=True)
