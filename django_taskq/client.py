@@ -12,9 +12,11 @@ from django.utils import timezone, translation
 from django.utils.module_loading import import_string
 
 from django_taskq import conf, registry, signals
-from django_taskq.brokers import get_broker
-from django_taskq.exceptions import PayloadTooLarge, UnknownQueue
-from django_taskq.message import Headers, Message
+from django_taskq.brokers import alias_of, get_broker, get_depots
+from django_taskq.conf_brokers import DATABASE, DEFAULT_BROKER, REDIS_SCHEMES
+from django_taskq.exceptions import EnqueueError, PayloadTooLarge, UnknownQueue
+from django_taskq.message import EXCHANGE, Headers, Message, Tracking
+from django_taskq.result import Kind, OpenTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +57,27 @@ def check(message: Message) -> None:
 
 def known_queues() -> set[str]:
     """Every queue a worker serves by default: declared in settings, or named by a registered task."""
-    return {conf.DEFAULT_QUEUE} | conf.get_settings().queues | registry.queue_names()
+    settings = conf.get_settings()
+    routed = {rule.route.queue_name for rule in settings.routes if rule.route is not None and rule.route.queue_name}
+    bound = {binding.queue_name for exchange in settings.exchanges.values() for binding in exchange.bindings}
+    return {conf.DEFAULT_QUEUE, *settings.queues} | registry.queue_names() | routed | bound
+
+
+def kind_of(message: Message, marker: OpenTransaction | None) -> Kind:
+    """What a handle on this call stands for.
+
+    Inside a transaction every run has a row, whatever its task says: nothing may leave before that commits.
+    """
+    if message.exchange is not None:
+        return Kind.COPIED
+    if message.tracking is Tracking.ROW or marker is not None or not _is_on_depot(message.queue_name):
+        return Kind.RUN
+    return Kind.LATE if message.tracking is Tracking.END else Kind.SILENT
+
+
+def _is_on_depot(queue_name: str) -> bool:
+    """Whether this queue is kept outside the database."""
+    return alias_of(queue_name) in get_depots() and not conf.get_settings().eager
 
 
 def check_queue(name: str) -> None:
@@ -63,9 +85,24 @@ def check_queue(name: str) -> None:
     if name == conf.DEFAULT_QUEUE or name in conf.get_settings().queues or name in registry.queue_names():
         return
     known = known_queues()
+    if name in known:
+        return
+    if name.startswith(EXCHANGE):
+        _check_exchange(name.removeprefix(EXCHANGE))
+        return
     raise UnknownQueue(
         f"no queue is named {name!r}.{conf.suggest(name, known)} Known queues: {', '.join(sorted(known))}. "
         f"Add it to TASKQ['QUEUES'] if it is new."
+    )
+
+
+def _check_exchange(name: str) -> None:
+    settings = conf.get_settings()
+    if name in settings.exchanges or settings.broker(DEFAULT_BROKER).scheme not in (DATABASE, *REDIS_SCHEMES):
+        return  # one that was declared at run time, perhaps: the broker knows
+    raise EnqueueError(
+        f"no exchange is named {name!r}.{conf.suggest(name, settings.exchanges)} Add it to TASKQ['EXCHANGES'] on a "
+        f"broker that has exchanges, such as RabbitMQ; the default broker has none."
     )
 
 

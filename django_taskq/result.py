@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from uuid import UUID
 
@@ -97,6 +98,15 @@ def open_transaction(using: str) -> OpenTransaction | None:
     return OpenTransaction(using) if connections[using].in_atomic_block else None
 
 
+class Kind(Enum):
+    """What a handle stands for, as far as its row goes."""
+
+    RUN = "a run with a row"
+    LATE = "a run that has a row once it lasts or is over"
+    SILENT = "a run that leaves no row when it succeeds"
+    COPIED = "a message to an exchange, whose copies are runs"
+
+
 class TaskResult(Generic[R]):
     """A run's handle: what was known when it was made or last refreshed.
 
@@ -104,14 +114,21 @@ class TaskResult(Generic[R]):
     twin with an ``a`` in front.
     """
 
-    __slots__ = ("_open", "_record", "_status", "id", "name")
+    __slots__ = ("_kind", "_open", "_record", "_status", "id", "name")
 
     def __init__(
-        self, id: str | UUID, name: str = "", *, status: Status = Status.READY, open: OpenTransaction | None = None
+        self,
+        id: str | UUID,
+        name: str = "",
+        *,
+        status: Status = Status.READY,
+        open: OpenTransaction | None = None,
+        kind: Kind = Kind.RUN,
     ) -> None:
         self.id = str(id)
         self.name = name
         self._status = status
+        self._kind = kind
         self._record: TaskRecord | None = None
         self._open = open
 
@@ -173,15 +190,27 @@ class TaskResult(Generic[R]):
         return self._record.finished_at if self._record is not None else None
 
     def refresh(self) -> None:
-        """Read the row again. Raises :exc:`ResultNotFound` when there is none."""
+        """Read the row again. Raises :exc:`ResultNotFound` when there is none.
+
+        A run of a ``track_pending=False`` task may have none yet; then everything stays as it is.
+        """
         records = apps.get_model("django_taskq", "TaskRecord").objects.using(_database())
         try:
             self._record = records.filter(pk=UUID(self.id)).first()
         except ValueError as error:
             raise ResultNotFound(f"{self.id!r} is not the id of a run") from error
-        if self._record is None:
+        if self._record is not None:
+            self.name = self._record.name
+        elif self._kind is Kind.RUN:
             raise ResultNotFound(f"no run has the id {self.id}: it was rolled back, pruned, or never enqueued")
-        self.name = self._record.name
+
+    def copies(self) -> list[TaskResult[R]]:
+        """The runs that an exchange's queues made of this message so far, oldest first; reads the database."""
+        records = apps.get_model("django_taskq", "TaskRecord").objects.using(_database())
+        rows = records.filter(parent_id=UUID(self.id)).order_by("enqueued_at", "queue_name")
+        return [
+            TaskResult(pk, name, status=Status(status)) for pk, name, status in rows.values_list("pk", "name", "status")
+        ]
 
     def get(self, timeout: float | None = None) -> R:
         """Wait for the end and return the value, or raise the task's error.
@@ -227,6 +256,15 @@ class TaskResult(Generic[R]):
         return await sync_to_async(self.cancel)()
 
     def _check_may_wait(self) -> None:
+        if self._kind is Kind.COPIED:
+            raise ResultUnavailable(
+                "this went to an exchange, and each queue made a run of its own of it: see copies()"
+            )
+        if self._kind is Kind.SILENT:
+            raise ResultUnavailable(
+                "track_pending=False and ignore_result=True leave no row when the run succeeds, so there is nothing "
+                "to wait for. Leave one of them out where somebody waits."
+            )
         if context.current_context() is not None and not conf.get_settings().eager:
             raise ResultUnavailable(
                 "get() inside a task would hold a worker's slot while waiting for another, and enough of them stop "

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 from uuid import UUID
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from django_taskq import client, clock, conf, context, registry, serializers
+from django_taskq import client, clock, conf, context, registry, routing, serializers
+from django_taskq.arguments import signature_of
+from django_taskq.conf_routes import Route
 from django_taskq.context import TaskContext
-from django_taskq.exceptions import InvalidArguments, InvalidTask, SerializationError
-from django_taskq.message import NO_HEADERS, Delivery, Message, new_ids
+from django_taskq.exceptions import InvalidTask, SerializationError
+from django_taskq.message import EXCHANGE, NO_HEADERS, Delivery, Message, Tracking, new_ids, with_routing_key
 from django_taskq.options import PLAIN_CALL, TaskOptions
 from django_taskq.result import OpenTransaction, TaskResult, open_transaction
 from django_taskq.status import Status
@@ -48,7 +49,8 @@ class Task(Generic[P, R]):
         self.__doc__ = source.__doc__
         self.__wrapped__ = function
         self._call = PLAIN_CALL
-        self._signature = _signature(function, self)
+        self._plain_tracking = self._tracking()
+        self._signature = signature_of(function, self.options, self.name)
         if self.is_async and self.options.transactional:
             raise InvalidTask(f"{self.name}: transactional=True needs a sync function.")
         if self.options.schedule is not None and not self._signature.takes(0):
@@ -172,15 +174,17 @@ class Task(Generic[P, R]):
     def _result(self, message: Message, marker: OpenTransaction | None) -> TaskResult[R]:
         run_after = message.run_after
         status = Status.READY if run_after is None or run_after <= message.enqueued_at else Status.SCHEDULED
-        return TaskResult(message.id, self.name, status=status, open=marker)
+        return TaskResult(message.id, self.name, status=status, open=marker, kind=client.kind_of(message, marker))
 
     def _message(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Message:
         call, own = self._call, self.options
-        if call is not PLAIN_CALL or own.expires is not None:
+        if call is not PLAIN_CALL or own.expires is not None or conf.get_settings().routes:
             return self._messages([(args, kwargs)])[0]
         # The common case, worked out: what Task.enqueue costs is mostly this and the database's own work.
         id, payload, headers = new_ids(1)[0], self._payload(args, kwargs), client.ambient_headers()
-        return Message(id, self.name, own.queue_name, own.priority, payload, headers and headers.dumps(), clock.now())
+        text = headers and headers.dumps()
+        now, tracking = clock.now(), self._plain_tracking
+        return Message(id, self.name, own.queue_name, own.priority, payload, text, now, None, None, tracking)
 
     def _messages(self, calls: list[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[Message]:
         call, own = self._call, self.options
@@ -188,18 +192,50 @@ class Task(Generic[P, R]):
         if call.task_id is not None and len(calls) != 1:
             raise ValueError("task_id names one run, so it does not go with enqueue_many")
         ids = [call.task_id] if call.task_id is not None else new_ids(len(calls))
-        queue_name = own.queue_name if call.queue_name is None else call.queue_name
-        priority = own.priority if call.priority is None else call.priority
         headers = self._headers()
         run_after = call.run_after if call.countdown is None else now + timedelta(seconds=call.countdown)
         expires = own.expires if call.expires is None else call.expires
         expires_at = now + timedelta(seconds=expires) if isinstance(expires, (int, float)) else expires
-        return [
-            Message(
-                id, self.name, queue_name, priority, self._payload(args, kwargs), headers, now, run_after, expires_at
+        messages = []
+        for id, (args, kwargs) in zip(ids, calls, strict=True):
+            route = self._route(args, kwargs)
+            messages.append(
+                Message(
+                    id,
+                    self.name,
+                    route.queue_name or own.queue_name,
+                    own.priority if route.priority is None else route.priority,
+                    self._payload(args, kwargs),
+                    headers if route.exchange is None else with_routing_key(headers, route.routing_key),
+                    now,
+                    run_after,
+                    expires_at,
+                    self._tracking(),
+                    route.exchange,
+                    route.routing_key or "",
+                )
             )
-            for id, (args, kwargs) in zip(ids, calls, strict=True)
-        ]
+        return messages
+
+    def _route(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Route:
+        """Where one call goes: as it says itself, else as the project routes it; what neither says is the task's."""
+        call = self._call
+        found = Route()
+        if conf.get_settings().routes:
+            found = routing.find(self.name, args, kwargs) or found
+        exchange = call.exchange or (None if call.queue_name else found.exchange)
+        return Route(
+            f"{EXCHANGE}{exchange}" if exchange else call.queue_name or found.queue_name,
+            found.priority if call.priority is None else call.priority,
+            exchange,
+            found.routing_key if call.routing_key is None else call.routing_key,
+        )
+
+    def _tracking(self) -> Tracking:
+        if self.options.track_pending:
+            return Tracking.ROW
+        ignored = self.options.ignore_result if self._call.ignore_result is None else self._call.ignore_result
+        return Tracking.FAILURE if ignored else Tracking.END
 
     def _headers(self) -> str | None:
         call, ambient = self._call, client.ambient_headers() or NO_HEADERS
@@ -221,51 +257,15 @@ class Task(Generic[P, R]):
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise :exc:`InvalidArguments` unless they bind to the task's signature."""
         if kwargs or not self._signature.takes(len(args)):
-            self._bind(args, kwargs)
-
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        try:
-            return self._signature.signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise InvalidArguments(f"{self.name}{self._signature.signature}: {error}") from error
+            self._signature.bind(self.name, args, kwargs)
 
     def _blame(self, args: Sequence[Any], kwargs: Mapping[str, Any], error: SerializationError) -> SerializationError:
-        for name, value in self._bind(args, kwargs).arguments.items():
+        for name, value in self._signature.bind(self.name, args, kwargs).arguments.items():
             try:
                 serializers.dumps(value)
             except SerializationError as cause:
                 return SerializationError(f"{self.name}: argument {name!r}: {cause}")
         return error
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """A signature with its common case worked out: how many positional arguments alone make a valid call."""
-
-    signature: inspect.Signature
-    fewest: int
-    most: float
-    """None positional-only calls are possible when a keyword-only parameter has no default: ``most`` is then -1."""
-
-    def takes(self, count: int) -> bool:
-        return self.fewest <= count <= self.most
-
-
-def _signature(function: Callable[..., Any], task: Task[Any, Any]) -> _Signature:
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    if task.options.bind or task.options.takes_context:
-        if not parameters:
-            filled = "bind" if task.options.bind else "takes_context"
-            raise InvalidTask(f"{task.name}: {filled}=True fills the first parameter, and the function has none.")
-        parameters = parameters[1:]
-        signature = signature.replace(parameters=parameters)
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    fewest = sum(p.default is p.empty for p in positional)
-    most: float = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
-    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        most = -1
-    return _Signature(signature, fewest, most)
 
 
 if TYPE_CHECKING:

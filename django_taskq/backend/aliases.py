@@ -16,11 +16,12 @@ from django.utils.module_loading import import_string
 
 from django_taskq import conf
 from django_taskq.backend.framework import InvalidTaskBackend
+from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.exceptions import InvalidTask
 from django_taskq.options import TaskOptions, option_names
 
 # The rest of our options: these are the framework's own words, belong to one task, or are the framework's to fill.
-NOT_OPTIONS = ("name", "queue_name", "priority", "bind", "takes_context", "schedule")
+NOT_OPTIONS = ("name", "queue_name", "priority", "bind", "takes_context", "schedule", "track_pending")
 DEFAULTS = tuple(name for name in option_names() if name not in NOT_OPTIONS)
 # Exception classes: dotted paths in settings, which are loaded when they are first needed.
 PATHS = ("autoretry_for", "dont_autoretry_for")
@@ -49,7 +50,7 @@ def parse(name: str, params: Mapping[str, Any]) -> Alias:
     try:
         if isinstance(queues, str):
             raise ValueError("a list of queue names")
-        checked = frozenset(conf.parse_queue_name(queue) for queue in queues)
+        checked = frozenset(parse_queue_name(queue) for queue in queues)
     except (ValueError, TypeError) as error:
         problem = error if isinstance(error, ValueError) else "a list of queue names"
         raise InvalidTaskBackend(f"TASKS[{name!r}]['QUEUES'] = {queues!r} is not usable: it takes {problem}.") from None

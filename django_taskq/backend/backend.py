@@ -13,6 +13,7 @@ from django_taskq import client, conf, options, registry
 from django_taskq.backend import aliases, framework, results, tasks, twins
 from django_taskq.backend.sending import Sender, held
 from django_taskq.backend.values import plain
+from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.exceptions import UnknownQueue
 
 # One for all instances: the framework makes one for each alias in every thread.
@@ -42,7 +43,7 @@ class TaskqBackend(framework.BaseTaskBackend):
         """Raise ``InvalidTask`` for what the framework or our workers cannot run; make the others known to them."""
         try:
             super().validate_task(task)
-            conf.parse_queue_name(task.queue_name)
+            parse_queue_name(task.queue_name)
             options.parse_run_after(task.run_after)
         except (TypeError, ValueError, OverflowError) as error:
             raise framework.InvalidTask(f"{task.module_path}: {error}.") from error

@@ -191,3 +191,13 @@ def look_around() -> list[str]:
 def see_own_start() -> bool:
     """Whether the row says already that this run has started."""
     return TaskRecord.objects.filter(pk=current_task.id, started_at__isnull=False).exists()
+
+
+@task(track_pending=False, ignore_result=True)
+def add_untracked(x: int, y: int) -> int:
+    return x + y
+
+
+@task(track_pending=False)
+def add_late(x: int, y: int) -> int:
+    return x + y
