@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from django_taskq import registry
 from django_taskq.admin import payload, words
 from django_taskq.admin.waiting import why_waiting
 from django_taskq.models import TaskAttempt, TaskRecord, WorkerProcess
+from django_taskq.status import Status
 
 SHOWN_ATTEMPTS = 100  # newest first; a run that is retried for ever has more
 
@@ -58,6 +60,10 @@ def _facts(record: TaskRecord) -> list[tuple[str, Any]]:
         facts.append((_("Worker crashes"), record.crashes))
     if record.cancel_requested_at is not None:
         facts.append((_("Cancellation asked for"), words.moment(record.cancel_requested_at)))
+    if record.parent_id is not None:
+        facts.append((_("Copied from"), format_html('<span class="tq-id">{}</span>', record.parent_id)))
+    if record.status == Status.READY and record.publish_after is not None:
+        facts.append((_("Published again after"), words.moment(record.publish_after)))
     # Times that most runs do not have.
     optional = {_("Not before"), _("Not after")}
     return [(label, value) for label, value in facts if value != words.NONE or label not in optional]

@@ -15,7 +15,8 @@ from django.utils.translation import gettext_lazy
 
 from django_taskq import conf
 from django_taskq.admin import words
-from django_taskq.admin.actions import CONFIRMED, VerbActions
+from django_taskq.admin.actions import CONFIRMED
+from django_taskq.admin.dead_letters import DeadLetterPages
 from django_taskq.admin.detail import detail_context
 from django_taskq.admin.listing import LOOKUPS, QueueFilter, StatusFilter, TaskChangeList, TaskFilter, search
 from django_taskq.admin.verbs import VERBS
@@ -29,7 +30,7 @@ _LISTED = (
 )  # fmt: skip
 
 
-class TaskRecordAdmin(VerbActions):
+class TaskRecordAdmin(DeadLetterPages):
     """The runs."""
 
     list_display = [

@@ -7,6 +7,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from django_taskq import brokers, conf
 from django_taskq.admin.words import duration, one_line, precise
 from django_taskq.models import TaskRecord, Worker
 from django_taskq.status import Status
@@ -69,6 +70,17 @@ def _ready(record: TaskRecord, using: str) -> str:
         return _(
             "No worker online serves the queue %(queue)s: start one with “manage.py taskworker --queues %(queue)s”."
         ) % {"queue": queue}
+    alias = brokers.alias_of(record.queue_name)
+    if record.publish_after is not None:
+        # Of a run that has just been enqueued this holds for a second or so, however well all goes.
+        return _(
+            "That the broker %(broker)s has got it is not noted yet. Workers publish it again after %(time)s, as soon "
+            "as the broker answers."
+        ) % {"broker": one_line(alias), "time": precise(record.publish_after)}
+    if not conf.get_settings().broker(alias).is_database:
+        return _("It waits at the broker %(broker)s, and starts as soon as a worker is free to take it.") % {
+            "broker": one_line(alias)
+        }
     same = TaskRecord.objects.using(using).filter(status=Status.READY, queue_name=record.queue_name)
     first = same.filter(Q(priority__gt=record.priority) | Q(priority=record.priority, pk__lt=record.pk))
     count = first[: COUNTED + 1].count()
