@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_taskq import conf, declared, registry
+from django_taskq import brokers, conf, declared, registry
 from django_taskq.exceptions import InvalidSchedule
 from django_taskq.models import TaskRecord
 
@@ -32,6 +33,11 @@ CHECKS: Mapping[str, str] = {
     "E008": "the queue does not speak this kind of database",
     "E009": "the SQLite library is too old",
     "E010": "an entry of SCHEDULE cannot work",
+    "E011": "BROKER_URL and BROKERS both name the default broker",
+    "E012": "a queue or exchange is on a broker that BROKERS does not name",
+    "E013": "an exchange is on a broker that has none",
+    "E014": "a broker's library is missing, or its OPTIONS cannot be used",
+    "E015": "an exchange copies to a queue that another broker keeps",
     "W001": "SQLite transactions do not begin IMMEDIATE",
     "W002": "SQLite's timeout is short",
     "W003": "SQLite connections do not ask for WAL mode",
@@ -54,7 +60,7 @@ NAMED_TASKS = 5
 
 @register(TAG)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """E001 to E006: what ``conf`` finds wrong with ``TASKQ``."""
+    """E001 to E006 and E011 to E013: what ``conf`` finds wrong with ``TASKQ``."""
     return [
         Error(problem.message, hint=problem.hint, id=f"django_taskq.{problem.check_id}") for problem in conf.problems()
     ]
@@ -74,6 +80,31 @@ def check_database(**kwargs: Any) -> list[CheckMessage]:
         found.append(Error(message, hint=hint, id="django_taskq.E008"))
     if connection.vendor == "sqlite":
         found += _sqlite(connection)
+    return found
+
+
+@register(TAG)
+def check_brokers(**kwargs: Any) -> list[CheckMessage]:
+    """E014: each broker is made once, which connects to nothing."""
+    if conf.problems():
+        return []
+    settings = conf.get_settings()
+    found: list[CheckMessage] = []
+    for alias in settings.broker_aliases():
+        config = settings.broker(alias)
+        if config.is_database:
+            continue
+        try:
+            brokers.make_depot(config)
+        except (ImproperlyConfigured, ImportError, ValueError) as error:
+            message = str(error)
+            if isinstance(error, ImportError):
+                message = f"The library of the broker {alias!r} cannot be imported: {error}"
+            elif isinstance(error, ValueError):  # from reading the URL, of which its text may repeat a password
+                message = f"The URL of the broker {alias!r} cannot be read"
+            where = f"TASKQ['BROKERS'][{alias!r}]" if alias in settings.brokers else "TASKQ['BROKER_URL']"
+            hint = f"Install what is missing, or correct {where}; until then nothing is enqueued and no worker starts."
+            found.append(Error(f"{message.removesuffix('.')}.", hint=hint, id="django_taskq.E014"))
     return found
 
 

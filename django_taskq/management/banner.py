@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 
 from django.conf import settings as django_settings
 
 from django_taskq import __version__, checks, conf, registry
+from django_taskq.conf_brokers import DEFAULT_BROKER
 from django_taskq.management import storage
-from django_taskq.management.text import mask, shortened
+from django_taskq.management.brokers import Report
+from django_taskq.management.text import shortened
 from django_taskq.models import Worker
 from django_taskq.worker.supervisor import WorkerOptions
 
 WIDTH = 79
 
 
-def for_terminal(worker: Worker, options: WorkerOptions) -> str:
-    """Six lines for a person."""
+def for_terminal(worker: Worker, options: WorkerOptions, brokers: Sequence[Report] = ()) -> str:
+    """Six lines for a person, and some for each broker besides the database."""
     settings = conf.get_settings()
     count = len(registry.all_tasks())
+    is_queue = " (broker database://)" if settings.broker(DEFAULT_BROKER).is_database else ""
     lines = [
         f"django_taskq {__version__}, worker {worker}",
-        f"  database   {storage.describe(settings.database)} (broker {mask(settings.broker_url)})",
+        f"  database   {storage.describe(settings.database)}{is_queue}",
+        *(line for report in brokers for line in _broker(report)),
         f"  queues     {_order(options)}",
         f"  runs       {options.processes} process(es) x {options.threads} thread(s)",
         f"  tasks      {count} found",
@@ -31,11 +36,12 @@ def for_terminal(worker: Worker, options: WorkerOptions) -> str:
     return "\n".join(shortened(line, WIDTH) for line in lines)
 
 
-def for_log(worker: Worker, options: WorkerOptions) -> str:
+def for_log(worker: Worker, options: WorkerOptions, brokers: Sequence[Report] = ()) -> str:
     """One line for a log."""
+    named = ",".join(f"{report.alias}={report.url}" for report in brokers)
     return (
         f"taskworker ready: {worker} version={__version__} queues={options.order} processes={options.processes} "
-        f"threads={options.threads} tasks={len(registry.all_tasks())}"
+        f"threads={options.threads} tasks={len(registry.all_tasks())}{f' brokers={named}' if named else ''}"
     )
 
 
@@ -50,6 +56,14 @@ def warnings(options: WorkerOptions) -> Iterator[str]:
     limits = checks.unenforced_limits(options.threads)
     if limits:
         yield f"{limits} Use --threads 1 and more --processes."
+
+
+def _broker(report: Report) -> Iterator[str]:
+    """Where it is, and below what it says of itself: what a crash of it may cost is worth more than one line."""
+    texts = report.texts("info")
+    yield f"  broker     {report.url} ({report.alias}){':' if texts else ''}"
+    for text in texts:
+        yield from textwrap.wrap(text, WIDTH, initial_indent=" " * 13, subsequent_indent=" " * 13)
 
 
 def _order(options: WorkerOptions) -> str:

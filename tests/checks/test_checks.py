@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
@@ -15,7 +17,8 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
-from django_taskq import checks, registry
+from django_taskq import brokers, checks, registry
+from django_taskq.brokers import redis as redis_broker
 from django_taskq.task import task
 
 Found = Callable[..., list[CheckMessage]]
@@ -102,7 +105,7 @@ def test_E003(found: Found) -> None:
 
 def test_E003_for_the_url_of_a_broker_nobody_speaks(found: Found) -> None:
     message = only(found(BROKER_URL="databse://a:hunter2@b"), "E003")
-    assert 'Did you mean "database"?' in str(message.hint)
+    assert "database://, redis://, rediss://, amqp://" in str(message.hint)
     assert "hunter2" not in str(message)
 
 
@@ -157,6 +160,71 @@ def test_E010(found: Found) -> None:
     error = only(found(SCHEDULE={"good": good, "bad": good | {"args": [1]}}), "E010")
     assert "TASKQ['SCHEDULE']['bad']: tests.testapp.tasks.add" in error.msg
     assert "no worker starts" in str(error.hint)
+
+
+def test_E011(found: Found) -> None:
+    message = only(found(BROKER_URL="redis://a", BROKERS={"default": {"URL": "redis://:hunter2@b"}}), "E011")
+    assert "both name the default broker" in message.msg
+    assert "hunter2" not in str(message)
+
+
+def test_E012(found: Found, replace: Any) -> None:
+    replace(sqlite())
+    bulk = {"bulk": {"URL": "redis://a"}}
+    message = only(found(BROKERS=bulk, QUEUES={"mail": {"broker": "blk"}}), "E012")
+    assert message.msg == "TASKQ['QUEUES']['mail'] names the unknown broker 'blk'."
+    assert 'Did you mean "bulk"?' in str(message.hint)
+    assert "['EXCHANGES']['orders']" in only(found(EXCHANGES={"orders": {"broker": "mq"}}), "E012").msg
+    assert found(BROKERS=bulk, QUEUES={"mail": {"broker": "bulk"}}) == []
+
+
+@pytest.mark.parametrize("url", ["database://", "redis://a", "rediss://a", "unix:///a"])
+def test_E013(found: Found, url: str) -> None:
+    message = only(found(BROKER_URL=url, EXCHANGES={"orders": {"type": "fanout"}}), "E013")
+    assert message.msg == "TASKQ['EXCHANGES']['orders'] is on broker 'default', which has no exchanges."
+
+
+def test_E015(found: Found) -> None:
+    brokers = {"mq": {"URL": "amqp://a"}}
+    exchanges = {"orders": {"broker": "mq", "bindings": [{"queue": "mail"}]}}
+    message = only(found(BROKERS=brokers, EXCHANGES=exchanges), "E015")
+    assert message.msg == "TASKQ['EXCHANGES']['orders'] copies to queue 'mail', which another broker keeps."
+    assert "{'mail': {'broker': 'mq'}}" in str(message.hint)
+    assert found(BROKERS=brokers, EXCHANGES=exchanges, QUEUES={"mail": {"broker": "mq"}}) == []
+
+
+@pytest.mark.parametrize("url", ["redis://:hunter2@a/0", "amqp://ann:hunter2@a//", "memory://"])
+def test_E014(found: Found, replace: Any, url: str) -> None:
+    replace(sqlite())
+    assert found(BROKERS={"fast": {"URL": url}}) == []
+    message = only(found(BROKERS={"fast": {"URL": url, "OPTIONS": {"socket_timout": 5}}}), "E014")
+    assert "'fast'" in message.msg
+    assert 'Did you mean "socket_timeout"?' in message.msg
+    assert "TASKQ['BROKERS']['fast']" in str(message.hint)
+    message = only(found(BROKER_URL=url, BROKERS={"default": {"OPTIONS": {"socket_timeout": -1}}}), "E014")
+    assert "TASKQ['BROKERS']['default']" in str(message.hint)
+
+
+@pytest.mark.parametrize("url", ["redis://:hunter2@a:x/0", "amqp://ann:hunter2/x@a//", "amqp://a:hunter2@b:c//"])
+def test_E014_for_a_url_that_cannot_be_read(found: Found, replace: Any, url: str) -> None:
+    replace(sqlite())
+    message = only(found(BROKER_URL=url), "E014")
+    assert "hunter2" not in str(message)
+    assert "TASKQ['BROKER_URL']" in str(message.hint)
+
+
+def test_E014_for_a_library_that_is_missing(found: Found, replace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace(sqlite())
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "redis" else find(name, *rest))
+    name = redis_broker.__name__  # imported above, so that there is something to take away and to put back
+    before = {each: sys.modules.pop(each) for each in list(sys.modules) if each.startswith(name)}
+    try:
+        message = only(found(BROKER_URL="redis://a"), "E014")
+    finally:
+        sys.modules.update(before)
+        brokers.redis = redis_broker  # type: ignore[attr-defined]
+    assert message.msg == ('A broker on Redis needs the Python package redis: pip install "django-kombu-taskq[redis]".')
 
 
 @pytest.mark.parametrize("mode", [None, "DEFERRED"])

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from django.core.management import call_command
 
-from django_taskq import registry
+from django_taskq import brokers, registry
 from tests.conftest import ROOT
+from tests.lettered_depot import LetteredDepot
 
 
 class Output(NamedTuple):
@@ -76,6 +77,19 @@ def call() -> Callable[..., Output]:
         return Output(out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def depots(settings: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, LetteredDepot]:
+    """Brokers that cannot fail unless they are told to: queue ``mail`` on ``bulk``, ``rows`` in the database."""
+    made = {"default": LetteredDepot(), "bulk": LetteredDepot("bulk", "memory://ann:hunter2@mq")}
+    monkeypatch.setattr(brokers, "make_depot", lambda config: made[config.alias])
+    settings.TASKQ = {
+        "BROKER_URL": "memory://",
+        "BROKERS": {"bulk": {"URL": made["bulk"].config.url}, "rows": {"URL": "database://"}},
+        "QUEUES": {"mail": {"broker": "bulk"}, "rows": {"broker": "rows"}},
+    }
+    return made
 
 
 @pytest.fixture

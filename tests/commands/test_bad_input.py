@@ -153,7 +153,7 @@ def test_settings_without_a_module(project: Project, module: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["stauts"], "no verb is named 'stauts'. Did you mean \"status\"? Verbs: status, show,"),
+        (["stauts"], "no verb is named 'stauts'. Did you mean \"status\"? Verbs: status, queues, show,"),
         ([], "the following arguments are required: VERB"),
         (["cancel"], "the following arguments are required: ID"),
         (["show", "12"], "CommandError: '12' is not the id of a run"),

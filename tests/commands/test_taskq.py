@@ -253,7 +253,7 @@ class TestSettings:
         settings.TASKQ = {"THREADS": 4, "QUEUES": ["b", "a"], "RESULT_EXPIRES": timedelta(days=1)}
         found = json.loads(call("settings", "--json").out)
         assert found["THREADS"] == {"value": 4, "source": "TASKQ"}
-        assert found["QUEUES"] == {"value": ["a", "b"], "source": "TASKQ"}
+        assert found["QUEUES"] == {"value": {"b": {}, "a": {}}, "source": "TASKQ"}
         assert found["RESULT_EXPIRES"] == {"value": "P1DT00H00M00S", "source": "TASKQ"}
         assert found["GRACE"] == {"value": 30.0, "source": "default"}
 
@@ -268,13 +268,34 @@ class TestSettings:
         assert found["time_limit"] == {"value": 60.0, "source": "TASKQ"}
         assert found["priority"] == {"value": 0, "source": "default"}
 
-    def test_passwords_are_masked(self, call: Call, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("django_taskq.conf.BROKER_SCHEMES", ("database", "redis"))
-        settings.TASKQ = {"BROKER_URL": "redis://:hunter2%40@cache:6379/0"}
+    def test_passwords_are_masked(self, call: Call, settings: Any) -> None:
+        options = {"transport_options": {"password": "hunter2"}, "connect_timeout": 3}
+        settings.TASKQ = {
+            "BROKER_URL": "redis://:hunter2%40@cache:6379/0",
+            "BROKERS": {"mq": {"URL": ["amqp://a:hunter2@b", "amqp://a:hunter2@c"], "OPTIONS": options}},
+        }
         for arguments in (["settings"], ["settings", "--json"]):
             out = call(*arguments).out
             assert "redis://:***@cache:6379/0" in out
+            assert "amqp://a:***@b;amqp://a:***@c" in out
+            assert "connect_timeout" in out
             assert "hunter2" not in out
+
+    def test_what_is_parsed_is_shown_as_it_was_written(self, call: Call, settings: Any) -> None:
+        binding = {"queue": "mail", "routing_key": "order.*"}
+        settings.TASKQ = {
+            "BROKER_URL": "amqp://",
+            "QUEUES": {"mail": {"arguments": {"x-max-length": 5}}, "bulk": {}},
+            "EXCHANGES": {"orders": {"type": "topic", "bindings": [binding]}},
+            "ROUTES": [{"shop.*": "mail"}, json.dumps],
+        }
+        found = json.loads(call("settings", "--json").out)
+        assert found["QUEUES"]["value"] == {"mail": {"arguments": {"x-max-length": 5}}, "bulk": {}}
+        assert found["EXCHANGES"]["value"]["orders"]["bindings"] == [{"queue_name": "mail", "routing_key": "order.*"}]
+        assert found["ROUTES"]["value"] == [
+            {"pattern": "shop.*", "route": {"queue_name": "mail"}}, {"router": "json.dumps"}
+        ]  # fmt: skip
+        assert "bulk" in call("settings").out
 
     def test_text(self, call: Call) -> None:
         lines = call("settings").out.splitlines()

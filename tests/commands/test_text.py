@@ -14,6 +14,14 @@ from django_taskq.management.text import mask, one_line, several_lines, shortene
         ("at amqp://ann:hunter2%40@mq// and redis://bob:x@y", "at amqp://ann:***@mq// and redis://bob:***@y"),
         ("database://", "database://"),
         ("no password in 12:30@home", "no password in 12:30@home"),
+        ("redis://:p1@a:1/0;redis://:p2@b/0", "redis://:***@a:1/0;redis://:***@b/0"),
+        ("sentinel://:pw@h:26379;sentinel://h2:1", "sentinel://:***@h:26379;sentinel://h2:1"),
+        ("amqp://ann:hun%2Fter%40%3a@mq:5671//v", "amqp://ann:***@mq:5671//v"),
+        ("rediss://u:p@q:r@h/0", "rediss://u:***@h/0"),
+        ("azureservicebus://Root:ab/c+d=@ns", "azureservicebus://Root:***@ns"),
+        ("redis://h/0?db=1&password=ab%40c&x=1", "redis://h/0?db=1&password=***&x=1"),
+        ("unix://:pw@/run/redis.sock?db=1", "unix://:***@/run/redis.sock?db=1"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
     ],
 )
 def test_urls(text: str, masked: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.conf import Settings, UserSettingsHolder
@@ -18,7 +18,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.utils import InterfaceError, OperationalError
 
 from django_taskq import client, conf
-from django_taskq.management import banner, starting, storage
+from django_taskq.management import banner, brokers, starting, storage
+from django_taskq.management.brokers import Report
 from django_taskq.models import Worker
 from django_taskq.worker import log
 from django_taskq.worker.fetcher import QueueOrder
@@ -73,13 +74,16 @@ class Command(BaseCommand):
         verbosity: int = given["verbosity"]
         self._check_settings_module()
         settings = storage.check_settings()
-        starting.check_system(self._warn if verbosity else lambda text: None, SAID_ELSEWHERE)
+        warn = self._warn if verbosity else lambda text: None
+        starting.check_system(warn, SAID_ELSEWHERE)
         options = worker_options(settings, given)
         if verbosity:
             log.configure_for_terminal()
         log.connect(in_worker=True)
-        supervisor = Supervisor(options, on_ready=self._announcer(options, verbosity))
+        reports: list[Report] = []
+        supervisor = Supervisor(options, on_ready=self._announcer(options, verbosity, reports))
         starting.check_database(settings.database, self._warn)
+        reports += brokers.check(options.order.names, warn)
         try:
             code = supervisor.run()
         except (OperationalError, InterfaceError) as error:
@@ -95,13 +99,15 @@ class Command(BaseCommand):
                 returncode=storage.USAGE_EXIT,
             )
 
-    def _announcer(self, options: WorkerOptions, verbosity: int) -> Callable[[Worker], None]:
+    def _announcer(
+        self, options: WorkerOptions, verbosity: int, reports: Sequence[Report] = ()
+    ) -> Callable[[Worker], None]:
         def announce(worker: Worker) -> None:
             describe = banner.for_terminal if self.stdout.isatty() else banner.for_log
             try:
                 for text in banner.warnings(options):
                     self._warn(text)
-                self.stdout.write(describe(worker, options))
+                self.stdout.write(describe(worker, options, reports))
                 self.stdout.flush()
             except OSError:
                 pass  # nobody reads it any more, which is no reason to stop

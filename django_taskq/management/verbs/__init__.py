@@ -3,9 +3,11 @@
 from django_taskq.management.verbs.base import AnyVerb
 from django_taskq.management.verbs.bench import Bench
 from django_taskq.management.verbs.cancel import Cancel
+from django_taskq.management.verbs.dead_letters import DeadLetters
 from django_taskq.management.verbs.demo import Demo
 from django_taskq.management.verbs.import_celery_beat import ImportCeleryBeat
 from django_taskq.management.verbs.prune import Prune
+from django_taskq.management.verbs.queues import Queues
 from django_taskq.management.verbs.retry import Retry
 from django_taskq.management.verbs.run import Run
 from django_taskq.management.verbs.schedules import Schedules
@@ -15,10 +17,12 @@ from django_taskq.management.verbs.status import ShowStatus
 
 VERBS: dict[str, type[AnyVerb]] = {
     "status": ShowStatus,
+    "queues": Queues,
     "show": Show,
     "run": Run,
     "retry": Retry,
     "cancel": Cancel,
+    "dead-letters": DeadLetters,
     "schedules": Schedules,
     "prune": Prune,
     "settings": ShowSettings,

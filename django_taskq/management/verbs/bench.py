@@ -1,4 +1,4 @@
-"""``manage.py taskq bench``: measure this installation, beside what its database could do."""
+"""``manage.py taskq bench``: measure this installation, beside what its database and brokers could do."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_taskq.bench import report
+from django_taskq.bench.depots.targets import Target, kept_apart, targets
 from django_taskq.bench.plan import PARTS, Plan
 from django_taskq.bench.scratch import Scratch, scratch_database
+from django_taskq.conf_brokers import DATABASE, parse_url
 from django_taskq.management.verbs.base import Verb, add_json_option
 
 INTERRUPTED_EXIT = 130
 
 
 class Bench(Verb):
-    """Starts the measuring process on a scratch database, and removes both."""
+    """Starts the measuring processes on a scratch database, and removes both: one for it, one for each broker."""
 
-    help = "Measure speed, latency and cost on the configured database, in a scratch database of its own."
+    help = "Measure speed, latency and cost on the configured database and brokers, in a scratch database of its own."
 
     def add_arguments(self, parser: CommandParser) -> None:
         default = Plan()
@@ -40,6 +42,14 @@ class Bench(Verb):
         ):
             text = f"{help} (default: {getattr(default, name)})"
             parser.add_argument(f"--{name}", type=_positive, default=getattr(default, name), metavar="N", help=text)
+        parser.add_argument(
+            "--broker",
+            type=_broker_url,
+            action="append",
+            default=[],
+            metavar="URL",
+            help="also measure this broker; may be given several times (default: those the project keeps queues on)",
+        )
         parser.add_argument(
             "--only", type=_parts, default=PARTS, metavar="PART,...", help=f"which parts, of {', '.join(PARTS)}"
         )
@@ -56,8 +66,11 @@ class Bench(Verb):
         names = ("runs", "repeat", "processes", "threads", "only", "history", "waiting", "idle_seconds")
         plan = Plan(**{name: options[name] for name in names}, is_quiet=options["as_json"] or not self.verbosity)
         try:
-            with _stopping_in_order(), scratch_database() as scratch:
+            brokers = targets(options["broker"])
+            with _stopping_in_order(), kept_apart(brokers), scratch_database() as scratch:
                 found = _measure(plan, scratch)
+                if brokers:
+                    found["brokers"] = [_measure(plan, scratch, target) for target in brokers]
         except KeyboardInterrupt:
             raise CommandError("interrupted; the scratch database is gone", returncode=INTERRUPTED_EXIT) from None
         if options["as_json"]:
@@ -66,11 +79,13 @@ class Bench(Verb):
             self.write(report.as_text(found))
 
 
-def _measure(plan: Plan, scratch: Scratch) -> dict[str, Any]:
+def _measure(plan: Plan, scratch: Scratch, target: Target | None = None) -> dict[str, Any]:
+    if target is not None and not plan.is_quiet:
+        print(f"on {target.name}:", file=sys.stderr)
     result = scratch.directory / "report.json"
     process = subprocess.Popen(
         [sys.executable, "-m", "django_taskq.bench", json.dumps(plan.to_json()), str(result)],
-        env=scratch.environment,
+        env=scratch.environment(target),
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         # A group of its own: Ctrl-C comes here alone, and what it started can be ended as a whole.
@@ -113,6 +128,16 @@ def _stopping_in_order() -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _broker_url(text: str) -> str:
+    try:
+        url = parse_url(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"it takes {error}") from None
+    if url.startswith(f"{DATABASE}://"):
+        raise ArgumentTypeError("the database is measured anyway")
+    return url
 
 
 def _positive(text: str) -> int:

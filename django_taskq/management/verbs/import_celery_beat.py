@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
 from django_taskq import client, conf, registry, scheduler, serializers
+from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.contrib import celery_beat
 from django_taskq.contrib.celery_beat import NOT_NEEDED, Found
 from django_taskq.exceptions import EnqueueError
@@ -129,7 +130,7 @@ def _check_queue(found: Found) -> str:
     except EnqueueError as error:
         found.disable(f"{error}")
         try:
-            return conf.parse_queue_name(found.queue)
+            return parse_queue_name(found.queue)
         except ValueError:
             return ""
     return found.queue

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import timedelta
+from inspect import isroutine
 from typing import Any
 
 from django.core.management.base import CommandParser
+from django.views.debug import SafeExceptionReporterFilter
 
 from django_taskq import conf
+from django_taskq.conf_brokers import BrokerConfig
 from django_taskq.management.text import mask, one_line
 from django_taskq.management.verbs.base import Verb, add_json_option
 from django_taskq.management.verbs.lookup import find_task
@@ -17,6 +21,8 @@ from django_taskq.options import TaskOptions
 DEFAULT, PROJECT, TASK = "default", "TASKQ", "@task option"
 # Where an option of a task is None, these settings hold.
 FROM_SETTINGS = ("time_limit", "soft_time_limit")
+# Those that are parsed into objects of our own: shown as what was written, without what is at its default.
+STRUCTURED = ("QUEUES", "BROKERS", "EXCHANGES", "ROUTES")
 
 
 class ShowSettings(Verb):
@@ -45,8 +51,8 @@ def of_project() -> dict[str, tuple[Any, str]]:
     found = {}
     for name in conf.setting_names():
         value = getattr(settings, name.lower())
-        if isinstance(value, frozenset):
-            value = sorted(value)
+        if name in STRUCTURED:
+            value = _document(value)
         found[name] = (mask(value) if isinstance(value, str) else value, PROJECT if name in given else DEFAULT)
     return found
 
@@ -71,9 +77,31 @@ def of_task(name: str) -> dict[str, tuple[Any, str]]:
     return found
 
 
+def _document(value: Any) -> Any:
+    if isinstance(value, BrokerConfig):
+        # Passwords may also stand among the options.
+        options = SafeExceptionReporterFilter().cleanse_setting("OPTIONS", dict(value.options))
+        found = {"URL": mask(value.url), "PREFIX": value.prefix, "OPTIONS": options}
+        return {key: item for key, item in found.items() if item}
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = [each for each in fields(value) if getattr(value, each.name) not in (_default(each), None)]
+        return {each.name: _document(getattr(value, each.name)) for each in changed}
+    if isinstance(value, Mapping):
+        return {key: _document(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_document(item) for item in value]
+    return f"{value.__module__}.{value.__qualname__}" if isroutine(value) else value
+
+
+def _default(of: Field[Any]) -> Any:
+    return of.default if of.default_factory is MISSING else of.default_factory()
+
+
 def _text(value: Any) -> str:
     if isinstance(value, (str, timedelta)):
         return str(value)
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "(none)"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {item}" if item else str(key) for key, item in value.items()) or "(none)"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from django_taskq import client, conf
-from django_taskq.brokers import get_broker
+from django_taskq import brokers, client, conf
 from django_taskq.maintenance import records
+from django_taskq.management.asking import Inquiry
 from django_taskq.management.text import one_line
 from django_taskq.management.verbs.base import Verb, add_json_option
 from django_taskq.models import Worker
@@ -31,7 +32,8 @@ class ShowStatus(Verb):
         add_json_option(parser)
 
     def run(self, **options: Any) -> None:
-        document = {"counts": counts(), "counted_up_to": COUNTED, "queues": queues(), "workers": workers()}
+        inquiry = Inquiry()
+        document = {"counts": counts(), "counted_up_to": COUNTED, "queues": queues(inquiry), "workers": workers()}
         if options["as_json"]:
             self.write_json(document)
             return
@@ -42,18 +44,20 @@ class ShowStatus(Verb):
             self.write(line)
         if not document["workers"]:
             self.say("No worker is online. Start one: python manage.py taskworker")
+        for alias, text in inquiry.errors.items():
+            self.say(f"broker {alias!r} is unreachable: {text}")
 
     def _counts(self, found: Any) -> Iterator[str]:
         yield self.style.MIGRATE_HEADING("Runs")
         for status, count in found.items():
-            yield f"  {status:<12}{_number(count):>9}"
+            yield f"  {status:<12}{number(count):>9}"
 
     def _queues(self, found: Any) -> Iterator[str]:
         yield self.style.MIGRATE_HEADING("Queues")
         for queue in found:
             age = "" if queue["oldest_seconds"] is None else f"  oldest waits {queue['oldest_seconds']:.1f} s"
             unknown = "" if queue["is_known"] else self.style.WARNING("  (no worker serves it by default)")
-            yield f"  {one_line(queue['name']):<20}{_number(queue['ready']):>9} ready{age}{unknown}"
+            yield f"  {one_line(queue['name']):<20}{number(queue['ready']):>9} ready{age}{unknown}"
 
     def _workers(self, found: Any) -> Iterator[str]:
         yield self.style.MIGRATE_HEADING("Workers online")
@@ -69,15 +73,15 @@ def counts() -> dict[str, int]:
     Finished runs have no index by status, so the newest are counted: exact below the bound, a lower bound beyond.
     """
     claimed = records().filter(status=Status.RUNNING)
-    ready = _bounded(records().filter(status=Status.READY)) + _bounded(claimed.filter(started_at=None))
+    ready = bounded(records().filter(status=Status.READY)) + bounded(claimed.filter(started_at=None))
     newest = records().finished().order_by("-finished_at").values_list("status", flat=True)[: COUNTED + 1]
     finished = Counter(newest)
     found = {
-        Status.SCHEDULED: _bounded(records().filter(status=Status.SCHEDULED)),
+        Status.SCHEDULED: bounded(records().filter(status=Status.SCHEDULED)),
         Status.READY: min(ready, COUNTED + 1),
-        Status.RUNNING: _bounded(claimed.filter(started_at__isnull=False)),
+        Status.RUNNING: bounded(claimed.filter(started_at__isnull=False)),
         Status.SUCCESSFUL: finished[Status.SUCCESSFUL],
-        Status.FAILED: _bounded(records().filter(status=Status.FAILED)),
+        Status.FAILED: bounded(records().filter(status=Status.FAILED)),
         Status.CANCELLED: finished[Status.CANCELLED],
     }
     if finished.total() > COUNTED:
@@ -86,18 +90,17 @@ def counts() -> dict[str, int]:
     return {str(status): count for status, count in found.items()}
 
 
-def queues() -> list[dict[str, Any]]:
-    """Every queue that is known or has something waiting, by name."""
-    known = client.known_queues()
-    broker = get_broker()
+def queues(inquiry: Inquiry) -> list[dict[str, Any]]:
+    """Every queue that is known or has something waiting, by name. Of a depot that is down the age is not known."""
+    known, broker = client.known_queues(), brokers.get_broker()
     return [
         {
             "name": name,
-            "ready": _bounded(records().filter(status=Status.READY, queue_name=name)),
-            "oldest_seconds": broker.oldest_age(name),
+            "ready": bounded(records().filter(status=Status.READY, queue_name=name)),
+            "oldest_seconds": inquiry.ask(brokers.alias_of(name), partial(broker.oldest_age, name)),
             "is_known": name in known,
         }
-        for name in sorted(known | set(_names_with_work()))
+        for name in sorted(known | set(names_with_work()))
     ]
 
 
@@ -118,8 +121,8 @@ def workers() -> list[dict[str, Any]]:
     ]
 
 
-def _names_with_work() -> Iterator[str]:
-    """One step through the index for each name, however many rows a name has."""
+def names_with_work() -> Iterator[str]:
+    """The queues of READY rows: one step through the index for each name, however many rows a name has."""
     ready = records().filter(status=Status.READY).order_by("queue_name").values_list("queue_name", flat=True)
     name = ready.first()
     while name is not None:
@@ -127,9 +130,11 @@ def _names_with_work() -> Iterator[str]:
         name = ready.filter(queue_name__gt=name).first()
 
 
-def _bounded(found: TaskQuerySet) -> int:
+def bounded(found: TaskQuerySet) -> int:
+    """How many, up to :data:`COUNTED` and one more."""
     return found.order_by()[: COUNTED + 1].count()
 
 
-def _number(count: int) -> str:
+def number(count: int) -> str:
+    """A bounded count in words."""
     return f"{COUNTED:,}+" if count > COUNTED else f"{count:,}"
