@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connections
 from django.utils import timezone, translation
 
-from tests.servers import Chromium, PostgresServer, ServerMissing
+from tests.servers import Chromium, PostgresServer, RedisServer, Server, ServerMissing
 from tests.workers import WorkerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
+        if item.get_closest_marker("one_database"):
+            continue
         if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in DATABASE_DIRECTORIES:
             item.add_marker(pytest.mark.database)
 
@@ -60,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.line(text)
 
 
-def find(kind: type[PostgresServer] | type[Chromium], config: pytest.Config) -> Path:
+def find(kind: type[Server] | type[Chromium], config: pytest.Config) -> Path:
     """Where its programs are. Missing: the test is skipped, loudly, and fails under CI."""
     try:
         return kind.locate()
@@ -102,6 +104,14 @@ def postgres_server(_private_postgres: PostgresServer | None) -> Iterator[Postgr
     yield _private_postgres
     _private_postgres.start()
     connections.close_all()  # theirs may have died with the server, and pytest-django empties the tables next
+
+
+@pytest.fixture(scope="session")
+def redis_server(pytestconfig: pytest.Config) -> Iterator[RedisServer]:
+    """The session's own Redis, which keeps nothing on disk. Tests that kill or change a server start one for that."""
+    find(RedisServer, pytestconfig)
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,10 @@ class History:
         with self._file.open("rb") as file:
             file.seek(self._offset)
             new = file.read()
-        self._offset += len(new)
-        for line in new.decode().splitlines():
+        # Of a line that crosses a page a part may show before the rest.
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.decode().splitlines():
             word, _, rest = line.partition(" ")
             key, pid, at = rest.rsplit(" ", 2)
             self._read.append(Line(word, key, int(pid), float(at)))

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from django_taskq.models import TaskRecord
 from django_taskq.status import Status
+from django_taskq.worker.supervisor import MOST_BOOT_FAILURES
 from tests.conftest import ROOT
 from tests.faults.conftest import ROUNDS
 from tests.faults.history import (
@@ -259,3 +261,20 @@ def test_processes_that_cannot_start_end_the_worker(worker: Start, tmp_path: Pat
     assert 2 <= log.count("broken on purpose\n") <= 10, log
     assert_no_orphans(process)
     assert_registry_is_clean()
+
+
+def test_processes_that_die_young_but_have_worked_are_replaced(worker: Start, history: History) -> None:
+    """Each dies between two runs within seconds of its birth, which is no sign of an environment that is broken."""
+    process = worker("--processes", "1")
+    for number in range(MOST_BOOT_FAILURES + 2):
+        note.enqueue(history.path, str(number), 0)
+        history.wait_for("end", str(number))
+        wait_until_finished()
+        (pid,) = process.children()
+        os.kill(pid, signal.SIGKILL)
+        wait_for(partial(is_replaced, process, pid), 20, "another process")
+    assert process.returncode is None
+
+
+def is_replaced(process: WorkerProcess, pid: int) -> bool:
+    return process.children() not in ([], [pid])
