@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
+from django_taskq import Task
 from django_taskq.bench import history, rows
 from django_taskq.bench.plan import Figure
+from django_taskq.bench.raw import connect
 from django_taskq.bench.raw.store import INSERT_SIZE
 from django_taskq.bench.raw.worker import drain_rate
 from django_taskq.bench.stage import Stage, raw_rows
@@ -19,8 +22,8 @@ def measure_enqueue(stage: Stage) -> dict[str, Figure]:
     for number in range(stage.plan.repeat):
         stage.tell(f"enqueue {number + 1}/{stage.plan.repeat}")
         _clear(stage)
-        single.all.append(_enqueue_singly(stage.plan.single_runs))
-        single.raw_all.append(_insert_singly(stage))
+        single.all.append(enqueue_singly(noop, stage.plan.single_runs))
+        single.raw_all.append(insert_singly(stage))
         _clear(stage)
         _, seconds = rows.fill(stage.plan.runs)
         bulk.all.append(stage.plan.runs / seconds)
@@ -77,7 +80,7 @@ def _drain_once(stage: Stage, figure: Figure, wall: Figure) -> None:
         raise WorkerFailed(f"only {done.successful:,} of {plan.runs:,} runs are successful with a result")
     figure.all.append((plan.runs - 1) / done.seconds)
     wall.all.append(plan.runs / took)
-    figure.raw_all.append(drain_rate(stage.access, plan.processes))
+    figure.raw_all.append(drain_rate(partial(connect, stage.access), plan.processes))
 
 
 def _clear(stage: Stage) -> None:
@@ -86,14 +89,16 @@ def _clear(stage: Stage) -> None:
     rows.settle()
 
 
-def _enqueue_singly(count: int) -> float:
+def enqueue_singly(task: Task[[int], int], count: int) -> float:
+    """Calls per second, each waiting for the one before it."""
     began = time.perf_counter()
     for number in range(count):
-        noop.enqueue(number)
+        task.enqueue(number)
     return count / (time.perf_counter() - began)
 
 
-def _insert_singly(stage: Stage) -> float:
+def insert_singly(stage: Stage) -> float:
+    """Rows per second of the bare store, each in a commit of its own."""
     made = raw_rows(stage.plan.single_runs)
     began = time.perf_counter()
     for row in made:

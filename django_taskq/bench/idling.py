@@ -23,22 +23,29 @@ STARTUP_RUNS = 100
 def measure_idle_worker(stage: Stage) -> dict[str, Figure]:
     """Memory, then CPU, then latency of one worker; then the same of the smallest possible one."""
     plan = stage.plan
+    figures = watch_worker(stage)
+    stage.tell("an idle bare process")
+    stage.raw.empty()
+    with bare_worker(stage.access, stage.raw) as pid:
+        _raw_latencies(stage, 1)
+        watch(stage, lambda: processes.tree(pid), figures, lambda figure: figure.raw_all)
+        if plan.wants("latency"):
+            add_latencies(figures, _raw_latencies(stage, plan.latency_runs), lambda figure: figure.raw_all)
+    return figures
+
+
+def watch_worker(stage: Stage) -> dict[str, Figure]:
+    """Our half of it."""
+    plan = stage.plan
     figures = _figures()
     rows.empty()
     stage.tell("an idle worker")
     with BenchWorker(plan.processes, plan.threads) as worker:
         _first_result(worker, clock.enqueue())
-        _watch(stage, worker.tree, figures, lambda figure: figure.all)
+        watch(stage, worker.tree, figures, lambda figure: figure.all)
         if plan.wants("latency"):
             stage.tell(f"latency of {plan.latency_runs} calls")
-            _add_latencies(figures, _latencies(worker, plan.latency_runs), lambda figure: figure.all)
-    stage.tell("an idle bare process")
-    stage.raw.empty()
-    with bare_worker(stage.access, stage.raw) as pid:
-        _raw_latencies(stage, 1)
-        _watch(stage, lambda: processes.tree(pid), figures, lambda figure: figure.raw_all)
-        if plan.wants("latency"):
-            _add_latencies(figures, _raw_latencies(stage, plan.latency_runs), lambda figure: figure.raw_all)
+            add_latencies(figures, _latencies(worker, plan.latency_runs), lambda figure: figure.all)
     return {name: figure for name, figure in figures.items() if figure.all}
 
 
@@ -47,18 +54,23 @@ def measure_startup(stage: Stage) -> dict[str, Figure]:
     figure = Figure("start to first task", "s")
     for number in range(stage.plan.repeat):
         stage.tell(f"start {number + 1}/{stage.plan.repeat}")
-        rows.empty()
         stage.raw.empty()
-        first_id, _ = rows.fill(STARTUP_RUNS)
-        with BenchWorker(stage.plan.processes, stage.plan.threads, "--burst") as worker:
-            worker.wait(PATIENCE)
-        figure.all.append(rows.drained_since(first_id).first_started - worker.spawned_at)
+        figure.all.append(start_worker(stage))
         stage.raw.insert_one(raw_rows(1)[0])
         spawned_at = time.time()
         with bare_worker(stage.access, stage.raw):
             (result,) = _raw_results(stage, 1).values()
         figure.raw_all.append(float(result) - spawned_at)
     return {"startup": figure}
+
+
+def start_worker(stage: Stage) -> float:
+    """Seconds until the first task of one worker."""
+    rows.empty()
+    first_id, _ = rows.fill(STARTUP_RUNS)
+    with BenchWorker(stage.plan.processes, stage.plan.threads, "--burst") as worker:
+        worker.wait(PATIENCE)
+    return rows.drained_since(first_id).first_started - worker.spawned_at
 
 
 def _figures() -> dict[str, Figure]:
@@ -71,9 +83,10 @@ def _figures() -> dict[str, Figure]:
     }
 
 
-def _watch(
+def watch(
     stage: Stage, tree: Callable[[], list[int]], figures: dict[str, Figure], side: Callable[[Figure], list[float]]
 ) -> None:
+    """Add what these processes take while nothing happens."""
     plan = stage.plan
     if plan.wants("memory"):
         side(figures["memory"]).append(processes.pss_megabytes(tree()))
@@ -86,20 +99,22 @@ def _watch(
         side(figures["idle"]).append(100 * used / (time.monotonic() - began))
 
 
-def _add_latencies(figures: dict[str, Figure], latencies: list[float], side: Callable[[Figure], list[float]]) -> None:
+def add_latencies(figures: dict[str, Figure], latencies: list[float], side: Callable[[Figure], list[float]]) -> None:
+    """Add the percentiles of these, given in seconds."""
     cuts = quantiles(latencies, n=100, method="inclusive")
     for percentile in (50, 95, 99):
         side(figures[f"latency_p{percentile}"]).append(1000 * cuts[percentile - 1])
 
 
-def _pause() -> None:
+def pause() -> None:
+    """Between two calls whose latency is measured."""
     time.sleep(INTERVAL * random.uniform(0.5, 1.5))
 
 
 def _latencies(worker: BenchWorker, count: int) -> list[float]:
     called: list[tuple[float, TaskResult[float]]] = []
     for _ in range(count):
-        _pause()
+        pause()
         now = time.time()
         called.append((now, clock.enqueue()))
     return [_first_result(worker, result) - now for now, result in called]
@@ -109,7 +124,7 @@ def _raw_latencies(stage: Stage, count: int) -> list[float]:
     called: dict[str, float] = {}
     before = len(stage.raw.results())
     for row in raw_rows(count):
-        _pause()
+        pause()
         called[row.id.replace("-", "")] = time.time()
         stage.raw.insert_and_wake(row)
     results = _raw_results(stage, before + count)

@@ -49,12 +49,16 @@ class Plan:
 
 @dataclass(slots=True)
 class Figure:
-    """One line of the report: what each repetition gave, here and with the bare store; the value is the median."""
+    """One line of the report: what each repetition gave, here and with the bare store; the value is the median.
+
+    ``beside`` names what stands beside it, where that is not the same for all lines.
+    """
 
     title: str
     unit: str
     all: list[float] = field(default_factory=list)
     raw_all: list[float] = field(default_factory=list)
+    beside: str = ""
 
     @property
     def value(self) -> float | None:

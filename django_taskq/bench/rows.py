@@ -9,7 +9,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Count, Max, Min, Q
 
-from django_taskq import conf
+from django_taskq import Task, conf
 from django_taskq.bench.tasks import noop
 from django_taskq.models import TaskAttempt, TaskRecord
 from django_taskq.status import Status
@@ -51,12 +51,12 @@ def settle() -> None:
             cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def fill(count: int) -> tuple[str, float]:
-    """Enqueue ``count`` no-ops in bulk; returns the first one's id and the seconds it took."""
+def fill(count: int, task: Task[[int], int] = noop) -> tuple[str, float]:
+    """Enqueue ``count`` of these no-ops in bulk; returns the first one's id and the seconds it took."""
     first = ""
     began = time.perf_counter()
     for start in range(0, count, BULK):
-        results = noop.enqueue_many([((number,), {}) for number in range(start, min(start + BULK, count))])
+        results = task.enqueue_many([((number,), {}) for number in range(start, min(start + BULK, count))])
         first = first or str(results[0].id)
     return first, time.perf_counter() - began
 

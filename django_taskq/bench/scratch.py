@@ -19,12 +19,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import Error
 
 from django_taskq import conf
+from django_taskq.bench.depots.targets import Target
 
 SETTINGS_MODULE = "taskq_bench_settings"
 # How long the server may take to notice that killed workers' connections are gone, in seconds.
 DROP_PATIENCE = 20.0
 
-# Every setting of the project, but another database, no debugging, and no log line for each run in its log files.
+# Every setting of the project, but another database, the broker that is measured and nothing that sends the
+# benchmark's tasks to another one, no debugging, and no log line for each run in its log files.
 _SETTINGS = """\
 from importlib import import_module
 
@@ -32,7 +34,11 @@ _project = import_module({project!r})
 globals().update({{name: getattr(_project, name) for name in dir(_project) if name.isupper()}})
 DATABASES = {{**_project.DATABASES, {alias!r}: {{**_project.DATABASES[{alias!r}], "NAME": {name!r}}}}}
 INSTALLED_APPS = [*_project.INSTALLED_APPS, "django_taskq.bench"]
-TASKQ = {{**getattr(_project, "TASKQ", {{}}), "EAGER": False}}
+_taskq = dict(getattr(_project, "TASKQ", {{}}))
+_brokers = _taskq.get("BROKERS", {{}})
+for _name in ("BROKER_URL", "BROKERS", "EXCHANGES", "ROUTES", "ENQUEUE_FALLBACK"):
+    _taskq.pop(_name, None)
+TASKQ = {{**_taskq, "QUEUES": list(_taskq.get("QUEUES", ())), "EAGER": False, {broker}}}
 DEBUG = False
 LOGGING = {{
     "version": 1,
@@ -46,11 +52,20 @@ LOGGING = {{
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Where the scratch database is: its name, a directory for files, and the environment for processes that use it."""
+    """Where the scratch database is: its name there under the project's alias, and a directory for files."""
 
+    project: str
+    alias: str
     name: str
     directory: Path
-    environment: dict[str, str]
+
+    def environment(self, target: Target | None = None) -> dict[str, str]:
+        """That of processes that use it, with the queues kept in it, or by the broker of ``target``."""
+        # Each has settings of its own, in a file that only we can read: the URL may hold a password.
+        module = SETTINGS_MODULE if target is None else f"{SETTINGS_MODULE}_{target.config.prefix}"
+        text = _SETTINGS.format(project=self.project, alias=self.alias, name=self.name, broker=_broker(target))
+        (self.directory / f"{module}.py").write_text(text)
+        return _environment(self.directory, module)
 
 
 @contextmanager
@@ -64,9 +79,7 @@ def scratch_database() -> Iterator[Scratch]:
     directory = Path(tempfile.mkdtemp(prefix="taskq-bench-"))
     try:
         with _database(connection) as name:
-            text = _SETTINGS.format(project=project, alias=alias, name=name)
-            (directory / f"{SETTINGS_MODULE}.py").write_text(text)
-            yield Scratch(name, directory, _environment(directory))
+            yield Scratch(project, alias, name, directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -122,11 +135,22 @@ def _directory_of(connection: BaseDatabaseWrapper) -> Path | None:
     return path.absolute().parent if "memory" not in name and path.parent.is_dir() else None
 
 
-def _environment(directory: Path) -> dict[str, str]:
+def _broker(target: Target | None) -> str:
+    """The part of ``TASKQ`` that names the broker, as Python."""
+    if target is None:
+        return '"BROKER_URL": "database://"'
+    options = "{}" if target.alias is None else f'_brokers.get({target.alias!r}, {{}}).get("OPTIONS", {{}})'
+    config = target.config
+    broker = f'{{"URL": {config.url!r}, "PREFIX": {config.prefix!r}, "OPTIONS": {options}}}'
+    # A batch of 5,000 on a busy machine is no reason to give up.
+    return f'"BROKERS": {{{config.alias!r}: {broker}}}, "ENQUEUE_TIMEOUT": 60'
+
+
+def _environment(directory: Path, module: str) -> dict[str, str]:
     import_path = [str(directory), *(os.path.abspath(entry) for entry in sys.path)]
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": SETTINGS_MODULE,
+        "DJANGO_SETTINGS_MODULE": module,
         "PYTHONPATH": os.pathsep.join(import_path),
         "TMPDIR": str(directory),
     }

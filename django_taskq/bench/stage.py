@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from django_taskq.bench.depots.base import RawServer
 from django_taskq.bench.plan import Plan
 from django_taskq.bench.raw import Access, RawStore
 from django_taskq.bench.raw.store import Row
@@ -19,6 +20,13 @@ class Stage:
     access: Access
     raw: RawStore
     tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DepotStage(Stage):
+    """And the bare server of the broker that is measured."""
+
+    server: RawServer
 
 
 def raw_rows(count: int) -> list[Row]:

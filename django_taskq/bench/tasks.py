@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from django_taskq import task
+from django_taskq.bench import tally
 
 
 @task(name="django_taskq.bench.noop")
@@ -17,3 +18,10 @@ def noop(number: int) -> int:
 def clock() -> float:
     """The time at which the body ran; the same clock as the caller's, on the same host."""
     return time.time()
+
+
+@task(name="django_taskq.bench.noop_without_row", track_pending=False, ignore_result=True)
+def noop_without_row(number: int) -> int:
+    """The same for a depot alone: nothing but the tally says that it ran."""
+    tally.note()
+    return number

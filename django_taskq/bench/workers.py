@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +23,9 @@ class WorkerFailed(RuntimeError):
 class BenchWorker:
     """One worker on the scratch database; the end of the ``with`` stops it."""
 
-    def __init__(self, worker_processes: int, threads: int, *arguments: str) -> None:
+    def __init__(
+        self, worker_processes: int, threads: int, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         descriptor, path = tempfile.mkstemp(prefix="worker-", suffix=".log")
         self._log = Path(path)
         command = [sys.executable, "-m", "django", "taskworker", "--queues", "default"]
@@ -29,7 +33,11 @@ class BenchWorker:
         self.spawned_at = time.time()
         with open(descriptor, "wb") as log:
             self._process = subprocess.Popen(
-                [*command, *sizes, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                [*command, *sizes, *arguments],
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def __enter__(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -59,8 +61,9 @@ class BenchProcess:
 def bench(worker_env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., BenchProcess]]:
     started: list[BenchProcess] = []
 
-    def start(*arguments: str) -> BenchProcess:
-        started.append(BenchProcess(arguments, worker_env, tmp_path))
+    def start(*arguments: str, taskq: dict[str, Any] | None = None) -> BenchProcess:
+        env = worker_env | {"TASKQ_TEST_SETTINGS": json.dumps(taskq or {})}
+        started.append(BenchProcess(arguments, env, tmp_path))
         return started[-1]
 
     yield start

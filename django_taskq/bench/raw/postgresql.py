@@ -52,6 +52,7 @@ class Store(RawStore):
         self._connection: psycopg.Connection[Any] = psycopg.connect(**access.parameters, autocommit=True)
 
     def create_table(self) -> None:
+        self._execute(f"DROP TABLE IF EXISTS {TABLE}")
         self._execute(f"CREATE TABLE {TABLE} (LIKE taskq_task INCLUDING ALL)")
         # LIKE leaves out the table's own storage options (fillfactor, autovacuum).
         found = self._execute("SELECT unnest(reloptions) FROM pg_class WHERE oid = 'taskq_task'::regclass").fetchall()

@@ -40,6 +40,7 @@ class Store(RawStore):
             self._connection.execute(pragma)
 
     def create_table(self) -> None:
+        self._connection.execute(f"DROP TABLE IF EXISTS {TABLE}")
         found = self._connection.execute(
             "SELECT name, sql FROM sqlite_master WHERE tbl_name = 'taskq_task' AND sql IS NOT NULL ORDER BY type DESC"
         ).fetchall()

@@ -55,7 +55,7 @@ class RawStore(ABC):
 
     @abstractmethod
     def create_table(self) -> None:
-        """Make the raw table as a copy of the real one without its rows, every index and storage option included."""
+        """Make the raw table anew: the real one without its rows, every index and storage option included."""
 
     @abstractmethod
     def empty(self) -> None:

@@ -6,24 +6,37 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from django_taskq.bench.raw import Access, connect
+from django_taskq.bench.raw import Access
 from django_taskq.bench.raw.store import CHANNEL, QUEUE, RawStore
 
 # For one process to connect, or to end, in seconds.
 PATIENCE = 60.0
 
 
-def drain_rate(access: Access, processes: int) -> float:
-    """Rows per second of that many processes together, from when all are connected to when the last one ends."""
+class Drained(Protocol):
+    """What can be emptied by several processes at once."""
+
+    def drain(self, process: int) -> tuple[int, float, float]:
+        """Work until nothing is left; returns how many, and the times of begin and end."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+
+def drain_rate(connect: Callable[[], Drained], processes: int) -> float:
+    """What that many processes do per second, from when all are connected to when the last one ends.
+
+    ``connect`` makes the connection of each, and travels to it.
+    """
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(processes), context.Queue()
     running = [
-        context.Process(target=_drain, args=(access, number + 1, barrier, results), daemon=True)
+        context.Process(target=_drain, args=(connect, number + 1, barrier, results), daemon=True)
         for number in range(processes)
     ]
     for process in running:
@@ -36,8 +49,8 @@ def drain_rate(access: Access, processes: int) -> float:
     return sum(count for count, _, _ in found) / seconds
 
 
-def _drain(access: Access, number: int, barrier: Any, results: Any) -> None:
-    store = connect(access)
+def _drain(connect: Callable[[], Drained], number: int, barrier: Any, results: Any) -> None:
+    store = connect()
     barrier.wait(PATIENCE)
     results.put(store.drain(number))
     store.close()
