@@ -1,0 +1,1 @@
+"""Ours, as an app of the project: its tasks are found by autodiscovery."""
