@@ -13,12 +13,15 @@ from tests.architecture.package import Import, Module, Package, When
 # belongs into one of them.
 BLOCKS: dict[str, set[str]] = {
     "start": {"apps"},
-    "words": {"exceptions", "status", "conf", "clock", "signals", "retry", "schedules", "overdue", "options"},
-    "what travels": {"serializers", "message"},
+    "words": {
+        "exceptions", "status", "conf", "conf_brokers", "conf_exchanges", "conf_routes", "clock", "signals", "retry",
+        "schedules", "overdue", "options", "arguments",
+    },
+    "what travels": {"serializers", "message", "envelope"},
     "rows": {"models", "migrations"},
     "how work is kept": {"brokers"},
     "asking for work": {
-        "registry", "context", "control", "client", "result", "outbox", "workflows", "canvas", "task",
+        "registry", "context", "control", "routing", "client", "result", "workflows", "canvas", "task",
     },
     "doing work": {"worker", "scheduler", "declared", "maintenance"},
     "edges": {"backend", "pytest_plugin", "admin", "bench", "checks", "router", "testing", "contrib", "management"},

@@ -14,6 +14,8 @@ from django.core.management import get_commands, load_command_class
 from django.utils.module_loading import import_string
 
 from django_taskq import checks, conf, context, exceptions, options, signals
+from django_taskq.brokers.kombu.options import Options as KombuOptions
+from django_taskq.brokers.redis import addresses
 from django_taskq.management.verbs import VERBS
 from django_taskq.result import TaskResult
 from django_taskq.status import Status
@@ -27,10 +29,9 @@ DJANGO_OPTIONS = {
 # Words in capitals that pages put into back-ticks and that are no settings of ours.
 OTHER_WORDS = {
     "INSTALLED_APPS", "DATABASES", "LOGGING", "DEBUG", "USE_TZ", "ATOMIC_REQUESTS", "SILENCED_SYSTEM_CHECKS", "TASKQ",
-    "CELERY_BEAT_SCHEDULE", "CELERY_TIMEZONE", "MATERIALIZED", "CASE", "UUID", "NAME", "ACTION",
+    "URL", "PREFIX", "OPTIONS", "CELERY_BEAT_SCHEDULE", "CELERY_TIMEZONE", "MATERIALIZED", "CASE", "UUID", "NAME",
+    "ACTION",
 }  # fmt: skip
-# Internals names the settings of the design that do not exist.
-NOT_YET = {"ENQUEUE_TIMEOUT", "BROKERS", "ROUTES"}
 
 
 def text(name: str) -> str:
@@ -63,6 +64,16 @@ class TestSettings:
             return
         shown = eval(found[1], {"timedelta": __import__("datetime").timedelta})
         assert field.metadata["parse"](shown) == field.default
+
+    @pytest.mark.parametrize(
+        ("heading", "known"),
+        [
+            ("Options of Redis", [*addresses._PARSERS]),
+            ("Options of RabbitMQ and kombu", [field.name for field in dataclasses.fields(KombuOptions)]),
+        ],
+    )
+    def test_options_of_brokers(self, heading: str, known: list[str]) -> None:
+        assert pages.names(pages.section(self.page, heading), "name") == known
 
 
 class TestOptions:
@@ -150,7 +161,7 @@ class TestNames:
     def test_settings(self, page: Path) -> None:
         known = {*conf.setting_names(), *Status.names, *OTHER_WORDS}
         if page.name == "internals.md":
-            known |= NOT_YET | {row[1].strip("`") for row in pages.rows(pages.prose(page), "where")}
+            known |= {row[1].strip("`") for row in pages.rows(pages.prose(page), "where")}
         named = {word for word in pages.inline_code(page) if re.fullmatch(r"[A-Z][A-Z_]{2,}", word)}
         named |= set(re.findall(r"TASKQ\[['\"](\w+)['\"]\]", page.read_text()))
         named |= set(re.findall(r"\(settings\.md#(\w+)\)", page.read_text()))
@@ -182,7 +193,7 @@ class TestNames:
             if not re.fullmatch(r"django_taskq(\.\w+)+", name):
                 continue
             head = name.split(".")[1]
-            if re.fullmatch(r"(view|add|change|retry|run|schedule|cancel|delete)_\w+", head):
+            if re.fullmatch(r"(view|add|change|retry|run|schedule|cancel|delete|replay|discard)_\w+", head):
                 assert head in permission_names(), name
             else:
                 find(name)
