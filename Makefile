@@ -17,7 +17,7 @@ DEV := $(VENV)/.dev-$(HERE)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-fast test-py313 lint format docs demo demo-admin bench dist clean
+.PHONY: help setup test test-fast test-py313 lint format docs demo demo-admin bench bench-peers dist clean
 
 help: ## List the targets (the default)
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -55,12 +55,15 @@ demo-admin: $(RUNTIME) ## Leave a server and a worker running, with something to
 bench: $(RUNTIME) ## Measure this machine (ARGS= goes to `taskq bench`)
 	@cd example_project && ../$(PY) manage.py taskq bench $(ARGS)
 
+bench-peers: $(DEV) ## Measure other task queues beside ours; an hour (ARGS= as in `-m tests.peers --help`)
+	@$(PY) -m tests.peers $(ARGS)
+
 dist: $(DEV) ## Build the wheel and the source distribution into dist/
 	rm -rf dist
 	$(PY) -m build
 
 clean: ## Remove everything these targets made, .venv included
-	rm -rf $(VENV) .tox build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .tox build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Some Pythons (Debian's without python3-venv) cannot put pip into a new environment; then another pip does it.

@@ -31,13 +31,14 @@ def install_missing() -> None:
             print(f"{' '.join(command)} failed:\n{done.stdout[-1000:]}{done.stderr[-2000:]}", file=sys.stderr)
 
 
-# More than one for each processor, but not many: some tests compare times.
-PROCESSES = (os.cpu_count() or 1) + 1
+# More than one for each processor, as most tests wait most of the time, but not many: some compare times.
+PROCESSES = (os.cpu_count() or 1) + 2
 
 
 def run_pytest(database: str, *arguments: str) -> int:
     print(f"\n*** The tests on {database}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), *arguments]
+    # Few at a time: the slow ones stand together in their directories, and one process would get them all.
+    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), "--maxschedchunk", "4", *arguments]
     return subprocess.call(command, env=os.environ | {"TASKQ_TEST_DB": database})
 
 
