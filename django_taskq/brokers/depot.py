@@ -10,6 +10,7 @@ returns what it held. (Where the server sees the connection end, as AMQP servers
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from typing import ClassVar, Literal
 
 from django_taskq.conf_brokers import BrokerConfig
 from django_taskq.message import Message, Parcel
+
+logger = logging.getLogger("django_taskq")
+# A reason repeats some of a stranger's message: as much as tells what it was.
+_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,19 @@ class Depot(ABC):
     def discard(self, ids: Sequence[str]) -> int:
         """Throw dead letters away; returns how many."""
         return 0
+
+    def report_dead(self, queue_name: str, reasons: Sequence[str]) -> None:
+        """Log that messages of a queue have become dead letters, for these reasons: once for all that came together."""
+        if reasons:
+            # As %r, which leaves no character that could begin a line of its own or drive a terminal.
+            logger.warning(
+                "broker %r: %d message(s) of queue %r are dead letters now, the first because: %r. "
+                "See manage.py taskq dead-letters",
+                self.config.alias,
+                len(reasons),
+                queue_name,
+                reasons[0][:_REASON],
+            )
 
     @abstractmethod
     def check(self) -> list[Finding]:

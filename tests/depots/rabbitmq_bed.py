@@ -7,6 +7,9 @@ from uuid import uuid4
 import amqp
 
 from django_taskq.brokers.kombu import KombuDepot
+from django_taskq.brokers.kombu.codec import Content
+from django_taskq.brokers.kombu.publisher import Letter
+from django_taskq.brokers.kombu.virtual import VirtualDepot
 from django_taskq.conf_brokers import BrokerConfig
 from tests.depots.bed import Bed
 from tests.servers import RabbitMQServer
@@ -29,4 +32,10 @@ def rabbitmq_bed(server: RabbitMQServer, **options: object) -> Bed:
 
 def kombu_memory_bed() -> Bed:
     config = BrokerConfig("default", "memory://", f"t{uuid4().hex[:12]}")
-    return Bed(lambda: KombuDepot(config, 2))
+
+    def put_raw(queue: str, body: bytes) -> None:
+        depot = VirtualDepot(config, 2)
+        content = Content(body, "application/json", "utf-8", {})
+        depot.post([Letter("", "", depot.topology.server_queue(queue, depot.topology.plain_band), content)])
+
+    return Bed(lambda: VirtualDepot(config, 2), put_raw)

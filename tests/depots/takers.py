@@ -16,13 +16,14 @@ from django_taskq.brokers.redis import RedisDepot
 from django_taskq.conf_brokers import BrokerConfig
 
 
-def take_and_drop(depot: RedisDepot, process: int, effects: int) -> None:
+def take_and_drop(depot: RedisDepot, process: int, effects: int, begun: int) -> None:
     claim, rng = 1, random.Random(process)
     while True:
-        limit = rng.choice([1, 2, 20, 100])
+        limit = rng.choice([1, 2, 5, 20])
         parcels = depot.take("default", limit, process, claim)
         claim += limit
         os.write(effects, b"".join(b"\n%s\n" % parcel.delivery.id.encode() for parcel in parcels))
+        os.write(begun, b".")
         depot.drop(process, parcels)
 
 
@@ -31,15 +32,20 @@ def main(url: str, prefix: str, rounds: int, path: str) -> None:
     effects = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     rng, held = random.Random(7), 0
     for process in range(1, rounds + 1):
+        source, begun = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                take_and_drop(depot, process, effects)
+                take_and_drop(depot, process, effects, begun)
             finally:
                 os._exit(1)
-        time.sleep(rng.uniform(0.001, 0.012))
+        os.close(begun)
+        # From here on, so that none dies before it has connected, however long that takes.
+        os.read(source, 1)
+        time.sleep(rng.uniform(0.0, 0.005))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        os.close(source)
         held += depot.rescue(process) > 0
     print(held)
 

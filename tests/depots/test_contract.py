@@ -16,6 +16,7 @@ from django_taskq import envelope
 from django_taskq.exceptions import DepotError
 from django_taskq.message import Tracking
 from tests.depots.bed import QUEUE, Bed, ids
+from tests.depots.rabbitmq_bed import kombu_memory_bed
 from tests.unit.making import ago, make_message
 from tests.waiting import wait_for
 
@@ -391,6 +392,32 @@ class TestDeadLetters:
         (parcel,) = bed.collect(1)
         assert (parcel.delivery.id, parcel.delivery.payload, parcel.priority) == (message.id, message.payload, 9)
 
+    def test_those_that_came_together_are_logged_as_one(self, bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+        for _ in range(3):
+            bed.put_raw(QUEUE, b'["\\n2026-01-01 CRITICAL \\u001b[2J all is lost"]')
+        wait_for(lambda: bed.depot.size(QUEUE) == 3, message="all to be there")
+        takes = 0
+
+        def said() -> list[Any]:
+            return [record for record in caplog.records if "dead letters" in record.msg]
+
+        def is_said_of_all() -> bool:
+            nonlocal takes
+            takes += 1
+            bed.take()
+            return sum(record.args[1] for record in said()) == 3
+
+        wait_for(is_said_of_all, message="all to be set aside")
+        assert len(said()) <= takes
+        for record in said():
+            assert (record.name, record.levelname) == ("django_taskq", "WARNING")
+            text = record.getMessage()
+            assert text.startswith("broker 'default': ")
+            assert f"queue {QUEUE!r}" in text
+            assert "manage.py taskq dead-letters" in text
+            assert "not of format 1" in text
+            assert text.isprintable()
+
     def test_the_newest_first_and_not_more_than_asked_for(self, bed: Bed) -> None:
         for number in range(5):
             bed.put_raw(QUEUE if number % 2 else "mail", b"broken %d" % number)
@@ -398,6 +425,18 @@ class TestDeadLetters:
             bed.take(queue="mail")
         wait_for(lambda: bed.is_empty() and bed.is_empty(queue="mail") and len(bed.depot.dead_letters()) == 5)
         assert [letter.text for letter in bed.depot.dead_letters(2)] == ["broken 4", "broken 3"]
+
+
+def test_a_reason_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    depot = kombu_memory_bed().depot
+    depot.report_dead("mail\r", ["1\n2026-01-01 CRITICAL \x1b[2J\u202e\ud800 all is lost" + "x" * 10_000, "another"])
+    depot.report_dead("mail", [])
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text.startswith(r"broker 'default': 2 message(s) of queue 'mail\r' are dead letters now")
+    assert r"the first because: '1\n2026" in text
+    assert text.isprintable()
+    assert len(text) < 600
 
 
 class TestConnections:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_taskq.brokers.redis import RedisDepot, letters
 from django_taskq.exceptions import DepotError
-from tests.conftest import ROOT
 from tests.depots.bed import QUEUE, Bed, ids
 from tests.servers import RedisServer, free_port
 from tests.unit.making import make_message
@@ -96,8 +96,9 @@ class TestScripts:
         client.script_flush()
         assert redis_only.depot.dead_letters() == []
 
-    def test_a_take_is_bounded_by_bytes(self, redis_only: Bed) -> None:
-        redis_only.put(300, payload="x" * 100_000)
+    def test_a_take_is_bounded_by_bytes(self, redis_only: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("django_taskq.brokers.redis.depot.MOST_BYTES", (8 << 20) // 20)
+        redis_only.put(300, payload="x" * 5_000)
         first = redis_only.take(300)
         assert 84 <= len(first) < 300
         assert len(redis_only.collect(300 - len(first))) == 300 - len(first)
@@ -123,20 +124,28 @@ class TestScripts:
         self, redis_only: Bed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What it took besides is held by then."""
-
-        def fail(*args: object) -> None:
-            raise DepotError("gone", is_certain=True)
-
         redis_only.put(2)
         redis_only.put_raw(QUEUE, b"?")
         with monkeypatch.context() as patched:
-            patched.setattr(letters, "refusal", fail)
+            patched.setattr(letters, "refusal", _fail)
             with pytest.raises(DepotError) as caught:
                 redis_only.depot.take(QUEUE, 10, 1, 1)
         assert not caught.value.is_certain
         assert redis_only.depot.rescue(1, after=0, up_to=10, is_suspect=False) == 3
         redis_only.next_claim = 11
         assert len(redis_only.take()) == 2
+
+    def test_what_was_set_aside_before_it_failed_is_logged(
+        self, redis_only: Bed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(2):
+            redis_only.put_raw(QUEUE, b"?")
+        calls = iter([letters.refusal])
+        with monkeypatch.context() as patched, pytest.raises(DepotError):
+            patched.setattr(letters, "refusal", lambda *args: next(calls, _fail)(*args))
+            redis_only.take()
+        assert len(redis_only.depot.dead_letters()) == 1
+        assert [record.args[1] for record in caplog.records] == [1]
 
     def test_a_message_in_the_wrong_queue_is_set_aside(self, redis_only: Bed) -> None:
         (message,) = redis_only.put(queue_name="mail")
@@ -148,6 +157,10 @@ class TestScripts:
         assert redis_only.take() == []
         (letter,) = redis_only.depot.dead_letters()
         assert "another" in letter.reason
+
+
+def _fail(*args: object) -> None:
+    raise DepotError("gone", is_certain=True)
 
 
 class TestToken:
@@ -343,11 +356,14 @@ class TestSettings:
     def test_a_depot_is_made_without_a_server(self, make_redis_depot: MakeDepot) -> None:
         make_redis_depot(f"redis://user:word@127.0.0.1:{free_port()}/5", socket_timeout=1, health_check_interval=0)
 
-    def test_the_library_is_an_extra(self) -> None:
-        code = "import sys; sys.modules['redis'] = None\nimport django_taskq.brokers.redis"
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert "ImproperlyConfigured: A broker on Redis needs" in done.stderr
-        assert 'pip install "django-kombu-taskq[redis]"' in done.stderr
+    def test_the_library_is_an_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        package = RedisDepot.__module__.rpartition(".")[0]
+        for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "redis", None)
+        with pytest.raises(ImproperlyConfigured, match="A broker on Redis needs") as caught:
+            import_module(package)
+        assert 'pip install "django-kombu-taskq[redis]"' in str(caught.value)
 
 
 class TestCheck:

@@ -24,7 +24,7 @@ from tests.unit.making import make_message
 from tests.waiting import wait_for
 
 MakeDepot = Callable[..., RedisDepot]
-ROUNDS = int(os.environ.get("TASKQ_FAULT_ROUNDS", "200"))
+ROUNDS = int(os.environ.get("TASKQ_FAULT_ROUNDS", "100"))
 
 
 @pytest.fixture
@@ -179,15 +179,15 @@ class TestTimeLimits:
     def test_a_silent_server_takes_no_longer_than_allowed(
         self, durable: RedisServer, make_redis_depot: MakeDepot, is_connected: bool
     ) -> None:
-        depot = make_redis_depot(durable.url, timeout=0.4, socket_timeout=0.3)
+        depot = make_redis_depot(durable.url, timeout=0.2, socket_timeout=0.15)
         if is_connected:
             depot.publish([make_message()])
         durable.kill(signal.SIGSTOP)
         try:
             for _ in range(2):
-                assert 0.3 < elapsed(lambda: depot.publish([make_message()])) < 0.6
-                assert 0.2 < elapsed(lambda: depot.take(QUEUE, 1, 1, 1)) < 0.5
-                assert 0.2 < elapsed(lambda: depot.wait([QUEUE], 0.1)) < 0.6
+                assert 0.15 < elapsed(lambda: depot.publish([make_message()])) < 0.4
+                assert 0.1 < elapsed(lambda: depot.take(QUEUE, 1, 1, 1)) < 0.35
+                assert 0.1 < elapsed(lambda: depot.wait([QUEUE], 0.1)) < 0.45
         finally:
             durable.kill(signal.SIGCONT)
         depot.publish([make_message()])
@@ -319,7 +319,7 @@ class TestKilled:
         assert len(depot.held(1)) == len(found)
 
     def test_takers_lose_nothing(self, redis_only: Bed, redis_server: RedisServer, tmp_path: Path) -> None:
-        """So many takers, each killed at a random moment between a take and the drop."""
+        """So many takers, each killed at a random moment once it has begun to take and drop."""
         messages = [message for _ in range(ROUNDS // 10 + 1) for message in redis_only.put(1000)]
         config, effects = redis_only.depot.config, tmp_path / "effects"
         arguments = [config.url, config.prefix, str(ROUNDS), str(effects)]
@@ -327,7 +327,7 @@ class TestKilled:
             [sys.executable, "-m", "tests.depots.takers", *arguments],
             cwd=ROOT, capture_output=True, text=True, check=True,
         )  # fmt: skip
-        assert int(done.stdout) > ROUNDS / 20, "too few were killed while they held something"
+        assert int(done.stdout) > ROUNDS / 10, "too few were killed while they held something"
         # The last line of one who was killed may be cut off; it has not started that one, then.
         started = {line for line in effects.read_text().splitlines() if len(line) == 36}
         left: set[str] = set()

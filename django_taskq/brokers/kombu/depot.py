@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.utils.module_loading import import_string
 
-from django_taskq.brokers.depot import Depot
+from django_taskq.brokers.depot import DeadLetter, Depot
 from django_taskq.brokers.kombu.codec import Codec
+from django_taskq.brokers.kombu.dead import DeadLetterQueue
 from django_taskq.brokers.kombu.options import parse_options
 from django_taskq.brokers.kombu.topology import Topology
 from django_taskq.conf_brokers import BrokerConfig
 from django_taskq.conf_exchanges import ExchangeConfig
 from django_taskq.exceptions import DepotError, MessageRefused
+from django_taskq.message import Message
 
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _FIRST_LOOK, _LONGEST_LOOK = 0.05, 1.0
@@ -26,6 +29,8 @@ class KombuDepot(Depot):
     AMQP (RabbitMQ) gets code of its own on py-amqp, kombu's client for it; every other transport goes through kombu's
     virtual channels and promises only what those do.
     """
+
+    _dead: DeadLetterQueue
 
     def __new__(cls, config: BrokerConfig, *args: Any, **kwargs: Any) -> KombuDepot:
         if cls is KombuDepot:
@@ -61,7 +66,37 @@ class KombuDepot(Depot):
             pause = min(_LONGEST_LOOK, pause * 2)
         return True
 
-    # Exchanges and queues at run time, where the server has them.
+    # For people.
+
+    def oldest_age(self, queue_name: str) -> float | None:
+        """Unknown: to look at a message is to take it, and what is given back is suspect, or the last of its queue."""
+        return None
+
+    def peek(self, queue_name: str, limit: int) -> list[Message]:
+        """Nothing, for the same reason."""
+        return []
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
+        return self._dead.list(limit)
+
+    def replay(self, ids: Sequence[str]) -> int:
+        return self._dead.replay(ids)
+
+    def discard(self, ids: Sequence[str]) -> int:
+        return self._dead.discard(ids)
+
+    # At run time: queues, and exchanges where the server has them.
+
+    def delete_queue(self, queue_name: str, *, if_empty: bool = True) -> None:
+        """Delete a queue with what is in it; one with work in it only with ``if_empty=False``."""
+        # Quorum queues know no "if empty", so this looks first: what comes in between goes with the queue.
+        if if_empty and (count := self.size(queue_name)):
+            raise DepotError(f"the queue {queue_name!r} is not empty: {count} wait in it", is_certain=True)
+        self._delete_bands(queue_name)
+
+    @abstractmethod
+    def _delete_bands(self, queue_name: str) -> None:
+        """Delete the server's queues for this one, whatever they hold; harmless where there are none."""
 
     def declare_exchange(self, exchange: ExchangeConfig) -> None:
         """Have this exchange and its bindings from now on."""
@@ -77,10 +112,6 @@ class KombuDepot(Depot):
 
     def delete_exchange(self, name: str) -> None:
         """Delete it with its bindings; harmless where there is none."""
-        raise self._no_exchanges()
-
-    def delete_queue(self, queue_name: str, *, if_empty: bool = True) -> None:
-        """Delete a queue with what is in it; one with work in it only with ``if_empty=False``."""
         raise self._no_exchanges()
 
     def _no_exchanges(self) -> DepotError:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import amqp
 
-from django_taskq.brokers.depot import DeadLetter, DepotCapabilities, Finding
+from django_taskq.brokers.depot import DepotCapabilities, Finding
 from django_taskq.brokers.kombu.connection import Dialer, describe
 from django_taskq.brokers.kombu.consumer import Consumer, Receipt
 from django_taskq.brokers.kombu.dead import DeadLetters, content_of
@@ -93,7 +93,7 @@ class RabbitDepot(KombuDepot):
             if len(parcels) == limit or not refused:
                 break
         if refused:
-            self._refuse(refused)
+            self._refuse(queue_name, refused)
         return parcels
 
     def _parcel(self, line: Line, delivery: Incoming, queue_name: str, claim: int) -> Parcel:
@@ -107,15 +107,22 @@ class RabbitDepot(KombuDepot):
         is_suspect = self._consumer.is_suspect(line, delivery)
         return self.codec.decode(content, queue_name, claim, receipt=receipt, is_suspect=is_suspect)
 
-    def _refuse(self, refused: Sequence[tuple[Line, Incoming, str]]) -> None:
+    def _refuse(self, queue_name: str, refused: Sequence[tuple[Line, Incoming, str]]) -> None:
         """Move them to the dead letters. What is too large to be here goes there without passing through us."""
-        parked = [(line, delivery, reason) for line, delivery, reason in refused if delivery.is_whole]
+        reasons: list[str] = []
+        try:
+            for line, delivery, reason in refused:
+                if not delivery.is_whole:
+                    self._consumer.refuse(line, delivery)
+                    reasons.append(reason)
+            if parked := [each for each in refused if each[1].is_whole]:
+                self._park(parked)
+                reasons += [reason for _, _, reason in parked]
+        finally:
+            self.report_dead(queue_name, reasons)
+
+    def _park(self, parked: Sequence[tuple[Line, Incoming, str]]) -> None:
         receipts = [Receipt(line.serial, delivery.tag) for line, delivery, _ in parked]
-        for line, delivery, _ in refused:
-            if not delivery.is_whole:
-                self._consumer.refuse(line, delivery)
-        if not parked:
-            return
         try:
             self._dead.park([(line.server_queue, delivery, reason) for line, delivery, reason in parked])
         except DepotError:
@@ -164,23 +171,6 @@ class RabbitDepot(KombuDepot):
                 except amqp.NotFound:
                     pass  # nobody has used it yet
         return count
-
-    def oldest_age(self, queue_name: str) -> float | None:
-        """Unknown: to look at a message is to take it, and whoever gets it next would find it suspect."""
-        return None
-
-    def peek(self, queue_name: str, limit: int) -> list[Message]:
-        """Nothing, for the same reason."""
-        return []
-
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        return self._dead.list(limit)
-
-    def replay(self, ids: Sequence[str]) -> int:
-        return self._dead.replay(ids)
-
-    def discard(self, ids: Sequence[str]) -> int:
-        return self._dead.discard(ids)
 
     def check(self) -> list[Finding]:
         found = []
@@ -235,10 +225,7 @@ class RabbitDepot(KombuDepot):
         self.topology.forget(f"exchange {self.topology.server_exchange(name)}")
         self._ask(lambda channel: channel.exchange_delete(self.topology.server_exchange(name)))
 
-    def delete_queue(self, queue_name: str, *, if_empty: bool = True) -> None:
-        # Quorum queues know no "if empty", so this looks first: what comes in between goes with the queue.
-        if if_empty and (count := self.size(queue_name)):
-            raise DepotError(f"the queue {queue_name!r} is not empty: {count} wait in it", is_certain=True)
+    def _delete_bands(self, queue_name: str) -> None:
         for name in self.topology.server_queues(queue_name):
             self.topology.forget(name)
         self._for_each_band(queue_name, lambda channel, name: channel.queue_delete(name))

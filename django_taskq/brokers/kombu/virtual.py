@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import kombu.connection
 
-from django_taskq.brokers.depot import DeadLetter, DepotCapabilities, Finding
+from django_taskq.brokers.depot import DepotCapabilities, Finding
 from django_taskq.brokers.kombu.dead import DeadLetterQueue, content_of
 from django_taskq.brokers.kombu.depot import KombuDepot
 from django_taskq.brokers.kombu.publisher import Letter
@@ -215,6 +215,7 @@ class VirtualDepot(KombuDepot):
                 self._dead.park(refused)
                 for _, got, _ in refused:
                     channel.basic_ack(got.tag)
+                self.report_dead(queue_name, [reason for _, _, reason in refused])
         return parcels
 
     def _parcel(self, got: _Got, queue_name: str, claim: int) -> Parcel:
@@ -252,22 +253,12 @@ class VirtualDepot(KombuDepot):
     def _bands(self, queue_name: str) -> list[str]:
         return self.topology.server_queues(queue_name)
 
-    def oldest_age(self, queue_name: str) -> float | None:
-        """Unknown: to look at a message is to take it, and to give it back is to put it last."""
-        return None
-
-    def peek(self, queue_name: str, limit: int) -> list[Message]:
-        """Nothing, for the same reason."""
-        return []
-
-    def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
-        return self._dead.list(limit)
-
-    def replay(self, ids: Sequence[str]) -> int:
-        return self._dead.replay(ids)
-
-    def discard(self, ids: Sequence[str]) -> int:
-        return self._dead.discard(ids)
+    def _delete_bands(self, queue_name: str) -> None:
+        with self.asking.channel() as channel:
+            for name in self._bands(queue_name):
+                # kombu deletes a queue for each of its bindings, and ours have none. This one it notes for itself only.
+                channel.state.binding_declare(name, "", name, None)
+                channel.queue_delete(name)
 
     def check(self) -> list[Finding]:
         self.size("default")

@@ -120,12 +120,17 @@ class RedisDepot(Depot):
 
     def _sorted_out(self, queue_name: str, process_id: int, first_claim: int, limit: int) -> Iterator[Parcel]:
         """What was just taken, except for what cannot be read: that becomes dead letters."""
-        for id, claim, text in self._holding(queue_name, process_id, first_claim, first_claim + limit - 1):
-            try:
-                yield read_stored(id, text, queue_name, claim)
-            except SerializationError as error:
-                call = letters.refusal(self._of(queue_name), process_id, id, claim, str(error))
-                self._connections.one(call, repeat=True)
+        reasons: list[str] = []
+        try:
+            for id, claim, text in self._holding(queue_name, process_id, first_claim, first_claim + limit - 1):
+                try:
+                    yield read_stored(id, text, queue_name, claim)
+                except SerializationError as error:
+                    call = letters.refusal(self._of(queue_name), process_id, id, claim, str(error))
+                    self._connections.one(call, repeat=True)
+                    reasons.append(str(error))
+        finally:
+            self.report_dead(queue_name, reasons)
 
     def drop(self, process_id: int, parcels: Sequence[Parcel]) -> None:
         calls: list[Call] = []
