@@ -1,4 +1,7 @@
-"""The supervisor's hands in the database: deaths settled, due runs promoted, other workers' dead rescued, pruning."""
+"""The supervisor's hands in the database: deaths settled, due runs promoted, other workers' dead rescued, pruning.
+
+And on depots, where there are any: rows handed to them, and what they hold for the dead, or have lost, found.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
+
+from django.db.utils import Error
 
 from django_taskq import client, conf, maintenance
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import give_back
 from django_taskq.maintenance import Death
+from django_taskq.worker.hygiene import drop_connections
 from django_taskq.worker.service import Service
 from django_taskq.worker.table import SlotTable
 
@@ -24,6 +31,16 @@ RESCUE_INTERVAL = 5.0
 LOST_INTERVAL = 20.0  # a run that a depot has lost is published again after one to two of these
 PRUNE_INTERVAL = 60.0
 PRUNED_A_ROUND = 5000
+
+
+@dataclass(slots=True)
+class Duty:
+    """Something to see to ``every`` so many seconds, at each look with 0; ``due_at`` is on the monotonic clock."""
+
+    name: str
+    do: Callable[[], object]
+    every: float = 0.0
+    due_at: float = 0.0
 
 
 class Keeper(Service):
@@ -38,9 +55,8 @@ class Keeper(Service):
         self._is_steady = is_steady
         self._deaths: deque[tuple[Death, Path]] = deque()
         self._stalled: deque[tuple[int, int, int]] = deque()
-        self._rescue_at = 0.0
-        self._find_lost_at = time.monotonic() + LOST_INTERVAL
-        self._prune_at = time.monotonic() + PRUNE_INTERVAL * random.random()
+        self._until_due: float | None = None
+        self._duties = self._make_duties()
 
     @property
     def is_settled(self) -> bool:
@@ -64,29 +80,64 @@ class Keeper(Service):
         return self.look()
 
     def look(self) -> float:
-        """See to everything once; returns the seconds until there may be more."""
-        self.settle_now()
+        """See to everything that is due; returns the seconds until there may be more.
+
+        A duty that fails unexpectedly is logged, done again by the next look, and keeps no other from being done.
+        Without the database there is none to do: its errors end the look.
+        """
+        now = time.monotonic()
+        for duty in self._duties:
+            if now < duty.due_at:
+                continue
+            try:
+                duty.do()
+                duty.due_at = now + duty.every
+            except Error:
+                raise
+            except Exception as error:
+                logger.error("%s failed to %s; it goes on", self.name, duty.name, exc_info=error)
+                drop_connections()
+        until_due = self._until_due
+        return LOOK_INTERVAL if until_due is None else min(LOOK_INTERVAL, max(0.0, until_due - SHORTEST_LOOK))
+
+    def _make_duties(self) -> list[Duty]:
+        """In the order in which they are done: a depot can be slow, so what needs only the rows comes first."""
+        now = time.monotonic()
+        # A project with shorter leases wants its dead found sooner.
+        rescue_interval = min(RESCUE_INTERVAL, conf.get_settings().heartbeat_interval)
+        # Supervisors that were started together are not to prune together.
+        prune_interval = PRUNE_INTERVAL * random.uniform(0.8, 1.2)
+        return [
+            Duty("settle deaths", self.settle_now),
+            Duty("promote due runs", self._promote),
+            Duty("rescue the dead", self._rescue, rescue_interval),
+            Duty("prune", self._prune, prune_interval, now + prune_interval * random.random()),
+            Duty("relay to brokers", lambda: get_broker().relay()),
+            Duty("sweep brokers", self._sweep, rescue_interval),
+            Duty("find what brokers lost", self._find_lost, LOST_INTERVAL, now + LOST_INTERVAL),
+        ]
+
+    def _promote(self) -> None:
+        self._until_due = None
         while (until_due := maintenance.seconds_until_due()) == 0.0:
             maintenance.promote_due()
-        broker = get_broker()
-        broker.relay()
-        now = time.monotonic()
-        if now >= self._rescue_at:
-            # After an outage of the database every lease has ended: who comes back first must wait for the others.
-            rescued = maintenance.rescue_dead_workers(self.worker_id, started_claims, include_remote=self._is_steady())
-            rescued += maintenance.rescue_strays()
-            broker.sweep(conf.get_settings().lease_duration)
-            if rescued:
-                logger.warning("took over from %d dead worker(s)", rescued)
-            # A project with shorter leases wants its dead found sooner.
-            self._rescue_at = now + min(RESCUE_INTERVAL, conf.get_settings().heartbeat_interval)
-        if now >= self._find_lost_at:
-            broker.find_lost(sorted(client.known_queues()))
-            self._find_lost_at = now + LOST_INTERVAL
-        if now >= self._prune_at:
-            maintenance.prune(at_most=PRUNED_A_ROUND)
-            self._prune_at = now + PRUNE_INTERVAL * random.uniform(0.8, 1.2)
-        return LOOK_INTERVAL if until_due is None else min(LOOK_INTERVAL, max(0.0, until_due - SHORTEST_LOOK))
+        self._until_due = until_due
+
+    def _rescue(self) -> None:
+        # After an outage of the database every lease has ended: who comes back first must wait for the others.
+        rescued = maintenance.rescue_dead_workers(self.worker_id, started_claims, include_remote=self._is_steady())
+        rescued += maintenance.rescue_strays()
+        if rescued:
+            logger.warning("took over from %d dead worker(s)", rescued)
+
+    def _prune(self) -> None:
+        maintenance.prune(at_most=PRUNED_A_ROUND)
+
+    def _sweep(self) -> None:
+        get_broker().sweep(conf.get_settings().lease_duration)
+
+    def _find_lost(self) -> None:
+        get_broker().find_lost(sorted(client.known_queues()))
 
     def settle_now(self) -> None:
         """Settle what is to be settled, on the calling thread's connection."""
