@@ -7,7 +7,7 @@ from functools import partial
 
 from django_taskq import Task
 from django_taskq.bench import history, rows
-from django_taskq.bench.plan import Figure
+from django_taskq.bench.plan import Figure, Plan
 from django_taskq.bench.raw import connect
 from django_taskq.bench.raw.store import INSERT_SIZE
 from django_taskq.bench.raw.worker import drain_rate
@@ -72,6 +72,12 @@ def _drain_once(stage: Stage, figure: Figure, wall: Figure) -> None:
     plan = stage.plan
     first_id, _ = rows.fill(plan.runs)
     _insert_in_batches(stage)
+    drain_rows(plan, first_id, figure, wall)
+    figure.raw_all.append(drain_rate(partial(connect, stage.access), plan.processes))
+
+
+def drain_rows(plan: Plan, first_id: str, figure: Figure, wall: Figure) -> None:
+    """Have a worker do the runs that were enqueued, from ``first_id`` on, and note both rates."""
     rows.settle()
     with BenchWorker(plan.processes, plan.threads, "--burst") as worker:
         took = worker.wait(60 + plan.runs / 100)
@@ -80,7 +86,6 @@ def _drain_once(stage: Stage, figure: Figure, wall: Figure) -> None:
         raise WorkerFailed(f"only {done.successful:,} of {plan.runs:,} runs are successful with a result")
     figure.all.append((plan.runs - 1) / done.seconds)
     wall.all.append(plan.runs / took)
-    figure.raw_all.append(drain_rate(partial(connect, stage.access), plan.processes))
 
 
 def _clear(stage: Stage) -> None:

@@ -17,7 +17,6 @@ from django_taskq.exceptions import DepotError
 from django_taskq.message import Delivery, Parcel, Tracking
 from django_taskq.models import TaskRecord
 from django_taskq.models.clock import stored
-from django_taskq.models.task import TaskQuerySet
 from django_taskq.status import Status
 
 # Seconds for which one claim goes on past tickets that are good no more, as after a backlog was cancelled.
@@ -32,11 +31,6 @@ class Intake:
         self._depots = depots
         self._outbox = outbox
         self._own = own
-
-    @property
-    def _records(self) -> TaskQuerySet:
-        records: TaskQuerySet = TaskRecord.objects.using(self._rows.using)
-        return records
 
     def claim(self, alias: str, queue_name: str, limit: int, process_id: int, first_claim: int) -> list[Delivery]:
         """Up to ``limit`` deliveries of a queue; fewer, perhaps none, when no more are good or the depot is down."""
@@ -92,8 +86,8 @@ class Intake:
         if not parcels:
             return set()
         rows = [_to_row(parcel, process_id, started_at) for parcel in parcels]
-        self._records.bulk_create(rows, ignore_conflicts=True)
-        mine = self._records.held_by([process_id]).filter(claim__in=[row.claim for row in rows])
+        self._rows.records.bulk_create(rows, ignore_conflicts=True)
+        mine = self._rows.records.held_by([process_id]).filter(claim__in=[row.claim for row in rows])
         return {claim for claim in mine.values_list("claim", flat=True) if claim is not None}
 
 

@@ -30,8 +30,7 @@ from django_taskq.brokers.outbox import Outbox
 from django_taskq.brokers.sending import Sender
 from django_taskq.exceptions import DepotError
 from django_taskq.message import Action, Delivery, Message, Outcome, Parcel, Tracking
-from django_taskq.models import TaskRecord, WorkerProcess
-from django_taskq.models.task import TaskQuerySet
+from django_taskq.models import WorkerProcess
 
 logger = logging.getLogger("django_taskq")
 
@@ -47,7 +46,7 @@ class MixedBroker(Broker):
         self.using = rows.using
         self.depots = depots
         self._alias_of = alias_of
-        self.outbox = Outbox(rows.using, depots, alias_of)
+        self.outbox = Outbox(rows, depots, alias_of)
         self._sender = Sender(rows, depots, alias_of, self.outbox)
         self.capabilities = replace(
             rows.capabilities,
@@ -62,11 +61,6 @@ class MixedBroker(Broker):
     def depot_of(self, queue_name: str) -> Depot | None:
         """The depot that keeps this queue; None for the database."""
         return self.depots.get(self._alias_of(queue_name))
-
-    @property
-    def _records(self) -> TaskQuerySet:
-        records: TaskQuerySet = TaskRecord.objects.using(self.using)
-        return records
 
     # Asking for work.
 

@@ -21,7 +21,7 @@ from django.db import connections, transaction
 from django.db.utils import Error
 
 from django_taskq import clock
-from django_taskq.brokers.database.broker import to_message
+from django_taskq.brokers.database.broker import DatabaseBroker, to_message
 from django_taskq.brokers.depot import Depot
 from django_taskq.exceptions import DepotError, MessageRefused
 from django_taskq.message import EXCHANGE
@@ -44,20 +44,20 @@ LOST_AT_ONCE = 5000
 class Outbox:
     """The rows of one database that wait for their depots."""
 
-    def __init__(self, using: str, depots: Mapping[str, Depot], alias_of: Callable[[str], str]) -> None:
+    def __init__(self, rows: DatabaseBroker, depots: Mapping[str, Depot], alias_of: Callable[[str], str]) -> None:
         """``depots`` by broker alias; ``alias_of`` gives the alias of a queue's broker."""
-        self._using = using
+        self._rows = rows
+        self._using = rows.using
         self._depots = depots
         self._alias_of = alias_of
         self._rests_until: dict[str, float] = {}
         self._down: set[str] = set()
         self._suspicions: dict[str, object] = {}
-        self.published = Published(using)
+        self.published = Published(rows)
 
     @property
     def _ready(self) -> TaskQuerySet:
-        ready: TaskQuerySet = TaskRecord.objects.using(self._using).filter(status=Status.READY)
-        return ready
+        return self._rows.records.filter(status=Status.READY)
 
     def is_resting(self, alias: str) -> bool:
         """Whether this depot failed a moment ago."""
@@ -191,8 +191,8 @@ class Published:
     enqueueing, is published once more by :meth:`Outbox.relay`, in vain.
     """
 
-    def __init__(self, using: str) -> None:
-        self._using = using
+    def __init__(self, rows: DatabaseBroker) -> None:
+        self._rows = rows
         self._lock = threading.Lock()
         self._ids: list[str] = []
         self._since = 0.0
@@ -210,11 +210,10 @@ class Published:
         self._clear(cleared)
 
     def _clear(self, ids: list[str]) -> None:
-        rows: TaskQuerySet = TaskRecord.objects.using(self._using)
+        published = self._rows.records.filter(status=Status.READY, publish_after__isnull=False)
         try:
             for start in range(0, len(ids), LOST_AT_ONCE):
-                some = ids[start : start + LOST_AT_ONCE]
-                rows.filter(pk__in=some, status=Status.READY, publish_after__isnull=False).update(publish_after=None)
+                published.filter(pk__in=ids[start : start + LOST_AT_ONCE]).update(publish_after=None)
         except Error as error:
             # The enqueue itself has succeeded, and the outbox bears being told nothing.
             logger.warning("published runs could not be noted: %s", error)

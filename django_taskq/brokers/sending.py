@@ -16,9 +16,7 @@ from django_taskq.brokers.depot import Depot
 from django_taskq.brokers.outbox import GRACE, Outbox
 from django_taskq.exceptions import BrokerUnavailable, DepotError, EnqueueUncertain, MessageRefused
 from django_taskq.message import Message, Tracking
-from django_taskq.models import TaskRecord
 from django_taskq.models.clock import database_now
-from django_taskq.models.task import TaskQuerySet
 from django_taskq.status import Status
 
 
@@ -92,7 +90,7 @@ class Sender:
             return
         copied = [message.id for message in messages if message.exchange is not None]
         if copied:
-            self._records.filter(pk__in=copied, status=Status.READY).delete()
+            self._rows.records.filter(pk__in=copied, status=Status.READY).delete()
         self._outbox.published.note(message.id for message in messages if message.exchange is None)
 
     def _on_unpublished(self, alias: str, messages: Sequence[Message], error: DepotError) -> None:
@@ -107,7 +105,7 @@ class Sender:
             raise EnqueueUncertain(
                 f"broker {alias!r} did not say whether it took {_count(messages)}: {said}. If not, {kept}.", ids
             ) from error
-        unpublished = self._records.filter(pk__in=ids, status=Status.READY)
+        unpublished = self._rows.records.filter(pk__in=ids, status=Status.READY)
         unpublished.update(
             status=Status.CANCELLED,
             finished_at=database_now(self._using),
@@ -118,11 +116,6 @@ class Sender:
         raise BrokerUnavailable(
             f"broker {alias!r} could not be given {_count(messages)}: {said}. Nothing will run.{advice}"
         ) from error
-
-    @property
-    def _records(self) -> TaskQuerySet:
-        records: TaskQuerySet = TaskRecord.objects.using(self._using)
-        return records
 
 
 def _has_row(message: Message) -> bool:

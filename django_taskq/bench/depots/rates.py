@@ -59,7 +59,8 @@ def measure_drain(stage: DepotStage) -> dict[str, Figure]:
     for number in range(plan.repeat):
         stage.tell(f"drain {number + 1}/{plan.repeat}")
         clear(stage)
-        _drain_rows(stage, figure, wall)
+        first_id, _ = rows.fill(plan.runs)
+        drains.drain_rows(plan, first_id, figure, wall)
         clear(stage)
         without.all.append(_drain_without_rows(stage))
         _publish_many(stage)
@@ -77,19 +78,6 @@ def clear(stage: DepotStage) -> None:
     stage.raw.empty()
     stage.server.empty()
     rows.settle()
-
-
-def _drain_rows(stage: DepotStage, figure: Figure, wall: Figure) -> None:
-    plan = stage.plan
-    first_id, _ = rows.fill(plan.runs)
-    rows.settle()
-    with BenchWorker(plan.processes, plan.threads, "--burst") as worker:
-        took = worker.wait(60 + plan.runs / 100)
-    done = rows.drained_since(first_id)
-    if done.successful != plan.runs:
-        raise WorkerFailed(f"only {done.successful:,} of {plan.runs:,} runs are successful with a result")
-    figure.all.append((plan.runs - 1) / done.seconds)
-    wall.all.append(plan.runs / took)
 
 
 def _drain_without_rows(stage: DepotStage) -> float:

@@ -64,7 +64,8 @@ class DatabaseBroker(Broker):
         self._woken_lock = threading.Lock()
 
     @property
-    def _records(self) -> TaskQuerySet:
+    def records(self) -> TaskQuerySet:
+        """All runs, on the database that holds them."""
         records: TaskQuerySet = TaskRecord.objects.using(self.using)
         return records
 
@@ -119,36 +120,36 @@ class DatabaseBroker(Broker):
             self.dialect.wake(connections[self.using], sorted({name for _, name in released}))
             handed_on = publication(self.using)
             if handed_on:
-                self._records.filter(pk__in=[id for id, _ in released], status=Status.READY).update(**handed_on)
+                self.records.filter(pk__in=[id for id, _ in released], status=Status.READY).update(**handed_on)
         return len(released)
 
     def reject(self, process_id: int, claim: int, reason: str) -> bool:
         now = database_now(self.using)
-        held = self._records.filter(status=Status.RUNNING, worker_id=process_id, claim=claim)
+        held = self.records.filter(status=Status.RUNNING, worker_id=process_id, claim=claim)
         return bool(held.update(status=Status.FAILED, finished_at=now, reason=reason))
 
     def rescue(self, process_id: int) -> int:
-        return give_back(self._records.held_by([process_id]), self.using, is_suspect=True)
+        return give_back(self.records.held_by([process_id]), self.using, is_suspect=True)
 
     def purge(self, queue_name: str) -> int:
-        waiting = self._records.filter(queue_name=queue_name, status__in=(Status.READY, Status.SCHEDULED))
+        waiting = self.records.filter(queue_name=queue_name, status__in=(Status.READY, Status.SCHEDULED))
         return int(waiting.delete()[1].get(TaskRecord._meta.label, 0))
 
     def size(self, queue_name: str) -> int:
-        return self._records.filter(status=Status.READY, queue_name=queue_name).count()
+        return self.records.filter(status=Status.READY, queue_name=queue_name).count()
 
     def oldest_age(self, queue_name: str) -> float | None:
-        ready = self._records.filter(status=Status.READY, queue_name=queue_name)
+        ready = self.records.filter(status=Status.READY, queue_name=queue_name)
         since = Min(Coalesce("run_after", "enqueued_at"))
         times = ready.aggregate(since=since, now=Max(database_now(self.using)))
         return None if times["since"] is None else max(0.0, (times["now"] - times["since"]).total_seconds())
 
     def peek(self, queue_name: str, limit: int) -> list[Message]:
-        ready = self._records.filter(status=Status.READY, queue_name=queue_name).order_by("-priority", "id")[:limit]
+        ready = self.records.filter(status=Status.READY, queue_name=queue_name).order_by("-priority", "id")[:limit]
         return [to_message(record) for record in ready]
 
     def mark_started(self, process_id: int, delivery: Delivery, started_at: float) -> bool:
-        held = self._records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
+        held = self.records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
         return bool(held.update(started_at=stored_time(started_at)))
 
     def _worth_waking(self, queue_names: set[str]) -> list[str]:
@@ -167,7 +168,7 @@ class DatabaseBroker(Broker):
         if self.dialect.finish(connections[self.using], process_id, rows) == len(rows):
             return []
         ids = [row.id for row in rows]
-        ours = self._records.filter(pk__in=ids, status=Status.SUCCESSFUL, worker_id=process_id)
+        ours = self.records.filter(pk__in=ids, status=Status.SUCCESSFUL, worker_id=process_id)
         kept = set(ours.values_list("claim", flat=True))
         return [outcome for outcome in outcomes if outcome.delivery.claim not in kept]
 
@@ -196,7 +197,7 @@ class DatabaseBroker(Broker):
         """A run that somebody cancelled while it ran is not retried: its outcome says so to whoever is told of it."""
         if not retried:
             return
-        rows = self._records.filter(pk__in=[o.delivery.id for o in retried], status=Status.CANCELLED)
+        rows = self.records.filter(pk__in=[o.delivery.id for o in retried], status=Status.CANCELLED)
         cancelled = {str(pk) for pk in rows.values_list("pk", flat=True)}
         for outcome in retried:
             if outcome.delivery.id in cancelled:
@@ -204,7 +205,7 @@ class DatabaseBroker(Broker):
 
     def _write(self, process_id: int, outcome: Outcome) -> int:
         delivery = outcome.delivery
-        held = self._records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
+        held = self.records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
         reason = outcome.error.summary if outcome.error else ""
         if outcome.action is not Action.RETRY:
             status = Status.FAILED if outcome.action is Action.FAILED else Status.CANCELLED
