@@ -16,7 +16,8 @@ from django_taskq import brokers
 from django_taskq.admin import dead_letters
 from django_taskq.message import new_ids
 from django_taskq.status import Status
-from tests.admin.rows import LIST, detail_url, make_record, make_user, make_worker
+from tests.admin.conftest import browser_of
+from tests.admin.rows import LIST, detail_url, make_record, make_worker
 from tests.lettered_depot import LetteredDepot
 from tests.servers import RedisServer
 
@@ -44,19 +45,6 @@ def depots(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Depots:
     monkeypatch.setattr(brokers, "make_depot", lambda config: made[config.alias])
     settings.TASKQ = {"BROKER_URL": "memory://", "BROKERS": {"bulk": {"URL": "memory://"}}}
     return made
-
-
-def browser_of(role: str) -> Client:
-    client = Client(enforce_csrf_checks=True)
-    how = ROLES[role]
-    if how is not None:
-        fields = dict(how)
-        staff = fields.pop("is_staff", True)
-        user = make_user(role, fields.pop("permissions", ()), **fields)
-        user.is_staff = staff
-        user.save()
-        client.force_login(user)
-    return client
 
 
 def shown(client: Client) -> str:
@@ -139,7 +127,7 @@ class TestActing:
     @pytest.mark.parametrize("verb", PERMISSIONS)
     def test_only_the_allowed_cell_does_anything(self, depots: Depots, verb: str, role: str, method: str) -> None:
         depots["default"].refuse("a1")
-        client = browser_of(role)
+        client = browser_of(role, ROLES[role])
         data = {"action": verb, "broker": "default", "letter": ["a1"], "confirmed": "yes"}
         if method == "GET":
             response = client.get(PAGE, data)
@@ -156,7 +144,7 @@ class TestActing:
     @pytest.mark.parametrize("role", [role for role in ROLES if role.startswith("view")])
     def test_only_the_allowed_buttons_are_shown(self, depots: Depots, role: str) -> None:
         depots["default"].refuse("a1")
-        page = shown(browser_of(role))
+        page = shown(browser_of(role, ROLES[role]))
         for verb in PERMISSIONS:
             assert (f'value="{verb}"' in page) is (role == f"view and {verb}")
         assert ('name="letter"' in page) is (role != "view")

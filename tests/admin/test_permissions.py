@@ -11,7 +11,8 @@ from django.test import Client
 
 from django_taskq.models import TaskRecord
 from django_taskq.status import Status
-from tests.admin.rows import LIST, detail_url, make_record, make_user, verb_url
+from tests.admin.conftest import browser_of
+from tests.admin.rows import LIST, detail_url, make_record, verb_url
 
 pytestmark = pytest.mark.django_db
 
@@ -34,19 +35,6 @@ ROLES: dict[str, dict[str, Any] | None] = {
     "superuser": {"is_superuser": True},
 }
 METHODS = ("GET", "POST without token", "POST")
-
-
-def browser_of(role: str) -> Client:
-    client = Client(enforce_csrf_checks=True)
-    how = ROLES[role]
-    if how is not None:
-        fields = dict(how)
-        staff = fields.pop("is_staff", True)
-        user = make_user(role, fields.pop("permissions", ()), **fields)
-        user.is_staff = staff
-        user.save()
-        client.force_login(user)
-    return client
 
 
 def send(client: Client, method: str, url: str, data: dict[str, Any]) -> Any:
@@ -82,7 +70,7 @@ def rows() -> list[Any]:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("verb", PERMISSIONS)
 def test_only_the_allowed_cell_changes_data(verb: str, role: str, method: str) -> None:
-    client = browser_of(role)
+    client = browser_of(role, ROLES[role])
     ways = [by_button, by_action, by_action_on_all] + ([by_delete_page] if verb == "delete" else [])
     expected = method == "POST" and role in (f"view and {verb}", "superuser")
     for way in ways:
@@ -99,7 +87,7 @@ def test_only_the_allowed_cell_changes_data(verb: str, role: str, method: str) -
 @pytest.mark.parametrize("role", [role for role in ROLES if role != "superuser"])
 def test_only_the_allowed_buttons_are_shown(role: str) -> None:
     record = make_record(Status.FAILED)
-    client = browser_of(role)
+    client = browser_of(role, ROLES[role])
     for url in (LIST, detail_url(record)):
         response = client.get(url)
         if response.status_code != 200:
@@ -114,7 +102,7 @@ def test_only_the_allowed_buttons_are_shown(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_nobody_adds_or_edits(role: str) -> None:
     record = make_record()
-    client = browser_of(role)
+    client = browser_of(role, ROLES[role])
     before = TaskRecord.objects.values().get()
     for url in (f"{LIST}add/", detail_url(record), LIST):
         response = send(client, "POST", url, {"name": "other", "payload": "[]", "status": "READY", "_save": "1"})
