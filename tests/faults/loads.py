@@ -23,12 +23,12 @@ class Load:
     tracked: list[str] = field(default_factory=list)
     untracked: list[str] = field(default_factory=list)
 
-    def add(self, runs: int, seconds: float = 0.001) -> None:
-        """Enqueue so many more."""
+    def add(self, runs: int, seconds: float = 0.001, how: str = "sleep") -> None:
+        """Enqueue so many more, each of which lasts so."""
         first = len(self.tracked) + len(self.untracked)
         keys = [str(number) for number in range(first, first + runs)]
         for some, mine, task in ((keys[::2], self.tracked, note), (keys[1::2], self.untracked, note_untracked)):
-            task.enqueue_many([((self.history.path, key, seconds), {}) for key in some])
+            task.enqueue_many([((self.history.path, key, seconds, how), {}) for key in some])
             mine += some
 
     @property

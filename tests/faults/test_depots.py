@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from django_taskq.exceptions import BrokerUnavailable, EnqueueUncertain
@@ -29,7 +30,8 @@ from tests.faults.history import (
     wait_until_finished,
 )
 from tests.faults.loads import Load, assert_empty, resumed_after
-from tests.testapp.tasks import note
+from tests.servers import PostgresServer, RedisServer
+from tests.testapp.tasks import let_go, note
 from tests.waiting import wait_for
 from tests.workers import WorkerProcess
 
@@ -158,6 +160,45 @@ def test_a_network_that_swallows_everything(
         process.terminate()
         assert process.wait() == 0
         assert_empty(place.depot)
+
+
+def test_the_database_is_killed_and_the_depot_lives(
+    postgres_server: PostgresServer, redis_server: RedisServer, worker: Start, history: History
+) -> None:
+    """The rows come back with the server; no process died, so there is nothing that may start again."""
+    with at(worker, on_url(redis_server.url)) as place:
+        # Given long runs, with a row and without, and short ones beside them
+        load = Load(history)
+        process = place.start("--processes", "2", "--threads", "2")
+        load.add(2, 20, "until-told")
+        long = sorted(load.keys)
+        for key in long:
+            history.wait_for("start", key)
+        children = process.children()
+        for _ in range(40):  # a few of each kind in turn, so that both are in hand whenever it dies
+            load.add(20, 0.01)
+        history.wait_for("end", count=100)
+
+        # When the server dies, and the long ones end before it is back
+        connections.close_all()
+        postgres_server.kill()
+        for pid in children:
+            let_go(history.path, pid)
+        for key in long:
+            history.wait_for("end", key)
+        wait_for(lambda: not postgres_server.is_running)
+        assert history.count("end") < len(load.keys)
+        postgres_server.start()
+
+        # Then all of it is in the record, once
+        load.wait_until_done(30, process.log)
+        assert load.assert_done() == 0
+        assert not crashes()
+        assert process.children() == children
+        assert_empty(place.depot)
+        process.terminate()
+        assert process.wait() == 0
+        assert_registry_is_clean()
 
 
 @pytest.mark.one_database

@@ -25,7 +25,7 @@ from tests.faults.conftest import ROUNDS
 from tests.faults.history import History, crashes, wait_until_finished
 from tests.faults.loads import Load, assert_empty, resumed_after
 from tests.servers import RabbitMQServer
-from tests.testapp.tasks import note
+from tests.testapp.tasks import let_go, note
 from tests.unit.making import make_message
 from tests.waiting import wait_for
 
@@ -103,8 +103,10 @@ def memory_alarm(server: RabbitMQServer) -> Iterator[None]:
 def test_an_alarm_refuses_soon_and_stops_nobody(place: Place, server: RabbitMQServer, history: History) -> None:
     load = Load(history)
     process = place.start("--processes", "1")
-    load.add(900, 0.01)
-    history.wait_for("end", count=20)
+    note.enqueue(history.path, "first", 60, "until-told")
+    child = history.wait_for("start", "first").pid
+    load.add(100)
+    load.tracked.append("first")
     with memory_alarm(server):
         took, uncertain = [], []
         for number in range(3):
@@ -125,8 +127,8 @@ def test_an_alarm_refuses_soon_and_stops_nobody(place: Place, server: RabbitMQSe
             assert time.monotonic() - before < 3 * 2.5
             assert TaskRecord.objects.filter(pk__in=[each.id for each in kept], status=Status.READY).count() == 3
         # Whoever consumes goes on.
-        done = history.count("end")
-        history.wait_for("end", count=done + 50)
+        let_go(history.path, child)
+        history.wait_for("end", count=101)
     load.tracked += [*uncertain, *(f"kept{number}" for number in range(3))]
     load.wait_until_done(60, process.log)
     refused = TaskRecord.objects.filter(status=Status.CANCELLED)
@@ -136,10 +138,15 @@ def test_an_alarm_refuses_soon_and_stops_nobody(place: Place, server: RabbitMQSe
     print(f"\nrefused after {took} s")
 
 
+def set_patience(server: RabbitMQServer, milliseconds: int, looks_every: int) -> None:
+    """How long a consumer may leave a message unacknowledged, and how often the server looks for that."""
+    names = {"consumer_timeout": milliseconds, "channel_tick_interval": looks_every}
+    server.ctl("eval", ", ".join(f"application:set_env(rabbit, {name}, {names[name]})" for name in names) + ".")
+
+
 def test_runs_longer_than_the_server_has_patience(place: Place, server: RabbitMQServer, history: History) -> None:
     """Nothing that runs is unacknowledged for long: what lasts has a row by then, and no message."""
-    server.ctl("eval", f"application:set_env(rabbit, consumer_timeout, {PATIENCE}000).")
-    server.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 1000).")
+    set_patience(server, PATIENCE * 1000, 1000)
     try:
         logged = len(server.log(100_000))
         place.start("--processes", "2")
@@ -156,8 +163,7 @@ def test_runs_longer_than_the_server_has_patience(place: Place, server: RabbitMQ
         assert "timeout" not in server.log(100_000)[logged:].lower()
         assert not crashes()
     finally:
-        server.ctl("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
-        server.ctl("eval", "application:set_env(rabbit, channel_tick_interval, 60000).")
+        set_patience(server, 1_800_000, 60_000)
 
 
 def test_a_task_that_keeps_the_interpreter_keeps_the_connection(
