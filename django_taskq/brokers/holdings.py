@@ -111,6 +111,8 @@ class InHand(threading.local):
     def __init__(self, depots: Mapping[str, Depot], outbox: Outbox) -> None:
         self.holdings = Holdings(depots, outbox)
         self.doubtful: dict[str, list[tuple[int, int]]] = defaultdict(list)  # first and last claim, by alias
+        # Process and claim of runs without a row, of whose row the database did not say whether it was made.
+        self.may_have_row: set[tuple[int, int]] = set()
         self.has_ready = False
         self.is_behind = False  # the last claim met nothing but tickets that are good no more
         self.depth = 0

@@ -121,9 +121,12 @@ class MixedBroker(Broker):
                 with_row.append(outcome)
             elif outcome.action is Action.RELEASED:
                 self._own.holdings.give_back(process_id, [claim])
+                if (process_id, claim) in self._own.may_have_row:
+                    with_row.append(outcome)
             else:
                 self._own.holdings.over(process_id, claim)
-                if outcome.action is not Action.SUCCESS or parcel.tracking is not Tracking.FAILURE:
+                is_plain = outcome.action is Action.SUCCESS and parcel.tracking is Tracking.FAILURE
+                if not is_plain or (process_id, claim) in self._own.may_have_row:
                     with_row.append(outcome)
                     written.append(parcel)
         return with_row, written
@@ -133,9 +136,12 @@ class MixedBroker(Broker):
         if parcel is None:
             return self.rows.mark_started(process_id, delivery, started_at)
         # From here on it is a run like any other: the message may go, and its row is kept by the worker's lease.
+        self._own.may_have_row.add((process_id, delivery.claim))
         with self._unit(self.rows.transaction()):
             self._own.holdings.over(process_id, delivery.claim)
-            return delivery.claim in self._intake.make_rows(process_id, [parcel], started_at)
+            is_held = delivery.claim in self._intake.make_rows(process_id, [parcel], started_at)
+        self._own.may_have_row.discard((process_id, delivery.claim))
+        return is_held
 
     def release(self, process_id: int, claims: Sequence[int]) -> int:
         if not claims:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -47,6 +47,14 @@ def mixed(depot: MemoryDepot, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bed]:
 
 def row(message: Message) -> TaskRecord:
     return TaskRecord.objects.get(pk=message.id)
+
+
+@contextmanager
+def losing_the_answer(broker: DatabaseBroker) -> Iterator[None]:
+    """A transaction that commits, and whose connection breaks before it can say so."""
+    with transaction.atomic(using=broker.using):
+        yield
+    raise OperationalError("server closed the connection unexpectedly")
 
 
 def process() -> WorkerProcess:
@@ -273,6 +281,25 @@ class TestWithoutRows:
         assert (row(message).status, depot.kept) == (Status.RUNNING, {})
         mixed.settle(Action.SUCCESS, delivery)
         assert row(message).status == Status.SUCCESSFUL
+
+    @pytest.mark.parametrize("action", [Action.SUCCESS, Action.RELEASED])
+    def test_a_row_that_may_have_been_made_does_not_stay_behind(
+        self, mixed: Bed, depot: MemoryDepot, monkeypatch: pytest.MonkeyPatch, action: Action
+    ) -> None:
+        """The commit of its start got through, and the answer to it did not."""
+        (message,) = mixed.put(tracking=Tracking.FAILURE)
+        (delivery,) = mixed.take()
+        with monkeypatch.context() as patched:
+            patched.setattr(DatabaseBroker, "transaction", losing_the_answer)
+            with pytest.raises(OperationalError):
+                mixed.broker.mark_started(1, delivery, 1_700_000_000.0)
+        assert row(message).status == Status.RUNNING
+        assert mixed.settle(action, delivery) == []
+        if action is Action.RELEASED:
+            assert row(message).status == Status.READY
+            assert mixed.take_ids() == [message.id]
+        else:
+            assert (row(message).status, depot.kept) == (Status.SUCCESSFUL, {})
 
     def test_given_back_it_is_as_before(self, mixed: Bed) -> None:
         (message,) = mixed.put(tracking=Tracking.FAILURE)
