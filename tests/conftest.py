@@ -20,6 +20,8 @@ from tests.workers import WorkerProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 DATABASE_DIRECTORIES = ("backend", "conformance", "faults", "integration")
+# What these words in a test's id stand for is slow to start and large: one process of a run does all of it.
+HEAVY = ("browser", "rabbit")
 MISSING = pytest.StashKey[dict[str, str]]()
 WORKERS = pytest.StashKey[list[WorkerProcess]]()
 
@@ -37,9 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
+        for group in HEAVY:
+            if group in item.nodeid:
+                item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("one_database"):
             continue
         if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in DATABASE_DIRECTORIES:
@@ -160,7 +166,7 @@ def worker(
     temporary.cleanup()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it costs a good part of a processor for as long as it is open
 def browser(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium under Selenium; use it with ``live_server`` and ``@pytest.mark.browser``."""
     from selenium import webdriver  # slow to import, and only these tests want it
