@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
+from django_taskq import sizes
 from django_taskq.conf_brokers import (
     DATABASE,
     DEFAULT_BROKER,
@@ -29,7 +31,10 @@ from django_taskq.conf_brokers import (
     parse_url,
 )
 from django_taskq.conf_exchanges import ExchangeConfig, parse_exchanges
+from django_taskq.conf_health import LOOPBACK, parse_file, parse_host, parse_port, parse_token
 from django_taskq.conf_routes import Rule, parse_routes
+from django_taskq.conf_workers import POOLS, START_METHODS, Autoscale, parse_autoscale, parse_slots
+from django_taskq.logging import FORMATS
 
 DEFAULT_QUEUE = "default"
 # Ten years: a bound that no clock arithmetic overflows, and that nobody means to pass.
@@ -73,6 +78,16 @@ def _count(value: Any) -> int:
     return value
 
 
+def _count_or_zero(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("a whole number of at least 0")
+    return value
+
+
+def _count_or_none(value: Any) -> int | None:
+    return None if value is None else _count(value)
+
+
 def _grace(value: Any) -> float:
     return 0.0 if value == 0 and not isinstance(value, bool) else _seconds(value)
 
@@ -87,6 +102,22 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("a non-empty string")
     return value
+
+
+def _one_of(*known: str | None) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        if value not in known:
+            raise ValueError(f"one of {', '.join(map(repr, known))}")
+        return value
+
+    return parse
+
+
+def _path(value: Any) -> str | None:
+    is_path = isinstance(value, str) and all(part.isidentifier() for part in value.split(".")) and "." in value
+    if value is not None and not is_path:
+        raise ValueError("None, or the dotted path of a function")
+    return None if value is None else str(value)
 
 
 def _fallback(value: Any) -> str | None:
@@ -135,6 +166,8 @@ class Settings:
     max_payload: int = _setting(_count, 1 << 20)
     time_limit: float | None = _setting(_seconds_or_none, None)
     soft_time_limit: float | None = _setting(_seconds_or_none, None)
+    max_tasks_per_child: int | None = _setting(_count_or_none, None)
+    max_memory_per_child: int | None = _setting(sizes.parse_or_none, None)
     result_expires: timedelta | None = _setting(_retention, timedelta(days=7))
     failure_expires: timedelta | None = _setting(_retention, timedelta(days=30))
     unknown_task_deadline: timedelta | None = _setting(_retention, timedelta(days=1))
@@ -142,7 +175,21 @@ class Settings:
     lease_duration: float = _setting(_seconds, 30.0)
     processes: int = _setting(_count, factory=lambda: os.cpu_count() or 1)
     threads: int = _setting(_count, 1)
+    coroutines: int = _setting(_count_or_zero, 0)
+    coroutine_connections: int = _setting(_count, 10)
+    slots: Mapping[str, int] = _setting(parse_slots, factory=dict)
+    autoscale: Autoscale | None = _setting(parse_autoscale, None)
+    autoscale_metric: str | None = _setting(_path, None)
+    autoscale_down_after: float = _setting(_seconds, 30.0)
+    pool: str = _setting(_one_of(*POOLS), POOLS[0])
+    start_method: str | None = _setting(_one_of(None, *START_METHODS), None)
+    log_format: str = _setting(_one_of(*FORMATS), FORMATS[0])
     grace: float = _setting(_grace, 30.0)
+    health_port: int | None = _setting(parse_port, None)
+    health_host: str = _setting(parse_host, LOOPBACK)
+    health_token: str | None = _setting(parse_token, None)
+    health_file: Path | None = _setting(parse_file, None)
+    health_timeout: float = _setting(_seconds, 20.0)
     schedule: Mapping[str, Mapping[str, Any]] = _setting(_schedule, factory=dict)
 
     def broker_of(self, queue_name: str) -> BrokerConfig:
@@ -179,8 +226,8 @@ def _load(raw: Any) -> tuple[dict[str, Any], list[Problem]]:
         try:
             values[key.lower()] = parsers[key](value)
         except ValueError as error:
-            # A URL may hold a password: its value is never repeated.
-            shown = "" if key in ("BROKER_URL", "BROKERS") else f" = {value!r}"
+            # A URL may hold a password, and a token is one: their values are never repeated.
+            shown = "" if key in ("BROKER_URL", "BROKERS", "HEALTH_TOKEN") else f" = {value!r}"
             found.append(Problem("E003", f"TASKQ[{key!r}]{shown} is not usable.", f"It takes {error}."))
     return values, found
 
@@ -215,6 +262,9 @@ def _contradictions(values: Settings) -> list[Problem]:
                 kept = {queue_name: {"broker": exchange.broker}}
                 hint = f"No worker would take the copies. In TASKQ['QUEUES']: {kept}."
                 found.append(Problem("E015", message, hint))
+    if values.slots and values.autoscale:
+        message = "TASKQ['SLOTS'] and TASKQ['AUTOSCALE'] both say how many processes a worker has."
+        found.append(Problem("E016", message, "Keep one of them, or give the other to a single worker by its option."))
     if values.database not in django_settings.DATABASES:
         hint = f"Name one of the aliases in DATABASES.{suggest(values.database, django_settings.DATABASES)}"
         found.append(Problem("E006", f"TASKQ['DATABASE'] names the unknown alias {values.database!r}.", hint))

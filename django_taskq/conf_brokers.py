@@ -39,11 +39,27 @@ class BrokerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadLimit:
+    """How busy a worker's host may be for it to fetch a queue, in percent; None is no limit."""
+
+    cpu: float | None = None
+    memory: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """What differs for one queue: the broker that keeps it (an alias), and arguments for the server's own queue."""
+    """What differs for one queue: the broker that keeps it (an alias), arguments for the server's own queue, and how
+    busy a host may be that fetches from it."""
 
     broker: str = DEFAULT_BROKER
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    max_cpu: float | None = None
+    max_memory: float | None = None
+
+    @property
+    def load_limit(self) -> LoadLimit:
+        """Both limits of load."""
+        return LoadLimit(self.max_cpu, self.max_memory)
 
 
 def known_schemes() -> list[str]:
@@ -81,7 +97,7 @@ def parse_queues(value: Any) -> dict[str, QueueConfig]:
 
 
 def _queue(name: str, options: Any) -> QueueConfig:
-    known = ("broker", "arguments")
+    known = ("broker", "arguments", "max_cpu", "max_memory")
     if options is None:
         return QueueConfig()
     if not isinstance(options, Mapping):
@@ -92,7 +108,15 @@ def _queue(name: str, options: Any) -> QueueConfig:
     broker, arguments = options.get("broker", DEFAULT_BROKER), options.get("arguments", {})
     if not isinstance(broker, str) or not isinstance(arguments, Mapping):
         raise ValueError(f"for queue {name!r} as 'broker' an alias in BROKERS, and as 'arguments' a dict")
-    return QueueConfig(broker, arguments)
+    limits = [options.get(key) for key in ("max_cpu", "max_memory")]
+    return QueueConfig(broker, arguments, *(None if limit is None else parse_percent(limit) for limit in limits))
+
+
+def parse_percent(value: Any) -> float:
+    """How busy something may be; ``ValueError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= 100:
+        raise ValueError("loads from 1 to 100 percent")
+    return float(value)
 
 
 def parse_brokers(value: Any) -> dict[str, BrokerConfig]:

@@ -15,8 +15,20 @@ class InvalidTask(TaskqError):
     """A task was defined or configured in a way that cannot work; raised when its module is imported."""
 
 
+class InvalidResource(TaskqError):
+    """A resource was defined in a way that cannot work; raised when its module is imported."""
+
+
+class InvalidHook(TaskqError):
+    """A hook of a worker or of a task class was defined in a way that cannot work; raised at import, too."""
+
+
 class InvalidSchedule(TaskqError, ValueError):
     """A schedule that cannot be understood, or that contradicts itself."""
+
+
+class InvalidCommand(TaskqError, ValueError):
+    """A command to workers that does not exist, has arguments it cannot have, or names a worker that is not online."""
 
 
 class EnqueueError(TaskqError):
@@ -73,6 +85,18 @@ class UnknownTask(TaskqError):
     """No task of this name is registered in the process that was asked to run it."""
 
 
+class ResourceUnavailable(TaskqError):
+    """A resource cannot be opened here, or fails its check. ``delay`` is in seconds: try again no sooner."""
+
+    def __init__(self, message: str, delay: float = 0.0) -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class HookFailed(TaskqError):
+    """A start hook raised, so its worker or worker process does not start; the message names the hook."""
+
+
 class ResultNotFound(TaskqError):
     """No record has this id: it never existed, its transaction was rolled back, or it was pruned."""
 
@@ -110,7 +134,11 @@ class LeaseLost(TaskqError):
 
 
 class TimeLimitExceeded(TaskqError):
-    """The hard time limit passed and the worker process was killed."""
+    """The hard time limit passed: the worker process was killed, or its thread given up."""
+
+
+class MemoryLimitExceeded(TaskqError):
+    """The worker process took more memory than the run's ``memory_limit``, and was killed."""
 
 
 class SoftTimeLimitExceeded(TaskqError):
@@ -129,3 +157,10 @@ class Retry(BaseException):
         self.delay = delay
         self.run_after = run_after
         self.cause = cause
+
+
+class Release(BaseException):
+    """Raised by ``give_back()`` to leave the task; the run goes back to its queue, charged nothing.
+
+    Not an ``Exception``, for the same reason as :exc:`Retry`.
+    """

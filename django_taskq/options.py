@@ -11,7 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
-from django_taskq import conf
+from django_taskq import conf, sizes
 from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.exceptions import InvalidSchedule, InvalidTask
 from django_taskq.retry import RetryPolicy
@@ -24,10 +24,13 @@ MIN_PRIORITY, MAX_PRIORITY = -100, 100
 class TaskOptions:
     """What ``@task(...)`` accepts. Durations are seconds or timedeltas.
 
-    ``None`` for a limit means the project's setting. ``expires`` is how long after being enqueued a run may still
-    start. ``acks_late=False`` makes a run at-most-once; ``transactional`` commits the task's writes and its success
-    in one transaction. ``schedule`` has it run periodically, without arguments. ``track_pending=False`` spares its
-    runs on a depot the row until they last or end; with ``ignore_result`` those that succeed leave none at all.
+    ``None`` for a time limit means the project's setting. ``memory_limit`` is in bytes, or a text such as ``200MB``:
+    the worker process that takes more is killed, and the run with it. ``expires`` is how long after being enqueued a
+    run may still start. ``acks_late=False`` makes a run at-most-once; ``transactional`` commits the task's writes and
+    its success in one transaction. ``schedule`` has it run periodically, without arguments. ``track_pending=False``
+    spares its runs on a depot the row until they last or end; with ``ignore_result`` those that succeed leave none at
+    all.
+    ``base`` is the subclass of ``Task`` that a function's task is an instance of.
     """
 
     name: str | None = None
@@ -44,12 +47,14 @@ class TaskOptions:
     retry_jitter: bool = True
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    memory_limit: int | None = None
     expires: float | None = None
     ignore_result: bool = False
     acks_late: bool = True
     transactional: bool = False
     schedule: Schedule | None = None
     track_pending: bool = True
+    base: type | None = None
 
     @classmethod
     def parse(cls, task: str, given: Mapping[str, Any]) -> TaskOptions:
@@ -171,6 +176,12 @@ def _name(value: Any) -> str | None:
     return value
 
 
+def _base(value: Any) -> type | None:
+    if value is not None and not isinstance(value, type):
+        raise ValueError("a subclass of Task")
+    return value
+
+
 _PARSERS = {
     "name": _name,
     "queue_name": parse_queue_name,
@@ -186,12 +197,14 @@ _PARSERS = {
     "retry_jitter": parse_flag,
     "time_limit": parse_seconds,
     "soft_time_limit": parse_seconds,
+    "memory_limit": sizes.parse_or_none,
     "expires": parse_seconds,
     "ignore_result": parse_flag,
     "acks_late": parse_flag,
     "transactional": parse_flag,
     "schedule": _schedule,
     "track_pending": parse_flag,
+    "base": _base,
 }
 
 
@@ -206,6 +219,7 @@ class CallOptions:
     expires: float | datetime | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    memory_limit: int | None = None
     max_retries: int | None = None
     ignore_result: bool | None = None
     task_id: str | None = None
@@ -261,6 +275,7 @@ _CALL_PARSERS: dict[str, Callable[[Any], Any]] = {
     "expires": _parse_expires,
     "time_limit": parse_seconds,
     "soft_time_limit": parse_seconds,
+    "memory_limit": sizes.parse,
     "max_retries": parse_retries,
     "ignore_result": parse_flag,
     "task_id": _parse_id,

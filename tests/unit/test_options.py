@@ -12,6 +12,7 @@ from django_taskq import options
 from django_taskq.exceptions import InvalidTask
 from django_taskq.options import TaskOptions, option_names
 from django_taskq.schedules import crontab
+from django_taskq.task import Task
 
 NOT_SECONDS = ["5", True, -1, float("nan"), float("inf"), 1e300, [], timedelta(seconds=-1)]
 BAD: dict[str, list[Any]] = {
@@ -29,11 +30,13 @@ BAD: dict[str, list[Any]] = {
     "retry_jitter": [1, None],
     "time_limit": [*NOT_SECONDS, 0],
     "soft_time_limit": [*NOT_SECONDS, 0],
+    "memory_limit": [0, -1, True, 1.5, "a lot", "0MB"],
     "expires": [*NOT_SECONDS, 0, datetime(2030, 1, 1, tzinfo=UTC)],
     "ignore_result": [1, None],
     "acks_late": ["no", None],
     "track_pending": [1, None, "no"],
     "transactional": [1, None],
+    "base": ["Task", 5, True],
     "schedule": [5, "", "every blue moon", "60 * * * *", "0 0 * *", timedelta(hours=1)],
 }
 GOOD: dict[str, tuple[Any, Any]] = {
@@ -51,11 +54,13 @@ GOOD: dict[str, tuple[Any, Any]] = {
     "retry_jitter": (False, False),
     "time_limit": (timedelta(seconds=5), 5.0),
     "soft_time_limit": (0.5, 0.5),
+    "memory_limit": ("200MB", 200 << 20),
     "expires": (None, None),
     "ignore_result": (True, True),
     "acks_late": (False, False),
     "transactional": (True, True),
     "track_pending": (False, False),
+    "base": (Task, Task),
     "schedule": ("0 3 * * *", crontab(hour=3)),
 }
 
