@@ -176,6 +176,7 @@ class MixedBroker(Broker):
     def pause(self) -> None:
         # What could not be given back at once would else wait behind the run that nothing is to wait behind.
         self._own.holdings.pay()
+        self._own.is_behind = False
         for alias, depot in self.depots.items():
             try:
                 depot.pause()

@@ -1,7 +1,21 @@
-"""The rows: one per run, one per failed attempt, the registry of workers, and the schedules."""
+"""The rows: one per run, one per failed attempt, the registry of workers and their orders, and the schedules."""
 
+from django_taskq.models.command import Command, CommandReply
+from django_taskq.models.queue import Queue, TaskLimits
 from django_taskq.models.schedule import PeriodicTask, SchedulerLease, ScheduleTick
 from django_taskq.models.task import TaskAttempt, TaskRecord
 from django_taskq.models.worker import Worker, WorkerProcess
 
-__all__ = ["PeriodicTask", "ScheduleTick", "SchedulerLease", "TaskAttempt", "TaskRecord", "Worker", "WorkerProcess"]
+__all__ = [
+    "Command",
+    "CommandReply",
+    "PeriodicTask",
+    "Queue",
+    "ScheduleTick",
+    "SchedulerLease",
+    "TaskAttempt",
+    "TaskLimits",
+    "TaskRecord",
+    "Worker",
+    "WorkerProcess",
+]

@@ -52,8 +52,9 @@ _WITH_WORK = """
 # Numbering happens outside of it, because FOR UPDATE does not go with window functions.
 _CLAIM = """
     WITH taken AS MATERIALIZED (
-        SELECT id FROM taskq_task WHERE status = 'READY' AND queue_name = %s
-        ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+        SELECT id FROM taskq_task WHERE status = 'READY' AND queue_name = (
+            SELECT %s WHERE NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = %s AND paused_at IS NOT NULL)
+        ) ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
     ), numbered AS (
         SELECT id AS taken_id, row_number() OVER () - 1 AS place FROM taken
     )
@@ -123,7 +124,7 @@ class PostgreSQL(Dialect):
         self, connection: BaseDatabaseWrapper, queue_name: str, limit: int, process_id: int, first_claim: int
     ) -> list[Delivery]:
         with connection.cursor() as cursor:
-            cursor.execute(_CLAIM, [queue_name, limit, process_id, first_claim])
+            cursor.execute(_CLAIM, [queue_name, queue_name, limit, process_id, first_claim])
             rows = cursor.fetchall()
         # RETURNING keeps no order.
         rows.sort(key=_claim_number)

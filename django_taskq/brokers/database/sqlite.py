@@ -38,7 +38,9 @@ _CLAIM = """
     UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = %s + place
     FROM (
         SELECT id AS taken_id, row_number() OVER (ORDER BY priority DESC, id) - 1 AS place
-        FROM taskq_task WHERE status = 'READY' AND queue_name = %s ORDER BY priority DESC, id LIMIT %s
+        FROM taskq_task WHERE status = 'READY' AND queue_name = %s
+            AND NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = %s AND paused_at IS NOT NULL)
+        ORDER BY priority DESC, id LIMIT %s
     )
     WHERE id = taken_id
 """
@@ -117,7 +119,7 @@ class SQLite(Dialect):
         self, connection: BaseDatabaseWrapper, queue_name: str, limit: int, process_id: int, first_claim: int
     ) -> list[Delivery]:
         with connection.cursor() as cursor:
-            cursor.execute(_CLAIM, [process_id, first_claim, queue_name, limit])
+            cursor.execute(_CLAIM, [process_id, first_claim, queue_name, queue_name, limit])
             cursor.execute(_CLAIMED, [process_id, first_claim])
             (text,) = cursor.fetchone()
         zone = connection.timezone
