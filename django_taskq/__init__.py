@@ -1,6 +1,8 @@
 """Background tasks for Django: ``@task``, and everything behind it."""
 
+from django_taskq.arguments import injected
 from django_taskq.context import current_task
+from django_taskq.resources import resource
 from django_taskq.result import TaskResult
 from django_taskq.schedules import crontab, every, once, solar
 from django_taskq.task import Task, task
@@ -13,7 +15,9 @@ __all__ = [
     "crontab",
     "current_task",
     "every",
+    "injected",
     "once",
+    "resource",
     "solar",
     "task",
 ]

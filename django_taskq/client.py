@@ -35,7 +35,10 @@ def enqueue(messages: Sequence[Message]) -> None:
         # Four bytes is the most a character takes in UTF-8: only what might be too large is measured.
         if len(message.payload) * 4 > settings.max_payload:
             _check_size(message, settings.max_payload)
-    get_broker().enqueue(messages)
+    if signals.enqueue_entered.receivers:
+        messages = _enqueue_watched(messages)
+    else:
+        get_broker().enqueue(messages)
     if signals.task_enqueued.receivers:
         for message in messages:
             signals.send(signals.task_enqueued, message.name, message=message)
@@ -47,6 +50,20 @@ def enqueue(messages: Sequence[Message]) -> None:
     if settings.eager:
         run: Callable[[list[str]], None] = import_string("django_taskq.worker.eager.run")
         run([message.id for message in messages])
+
+
+def _enqueue_watched(messages: Sequence[Message]) -> list[Message]:
+    """Hand over what the receivers have made of these, and return it."""
+    chosen, token, error = list(messages), dict[str, object](), None
+    signals.send(signals.enqueue_entered, None, messages=chosen, token=token)
+    try:
+        get_broker().enqueue(chosen)
+    except BaseException as failure:
+        error = failure
+        raise
+    finally:
+        signals.send(signals.enqueue_left, None, messages=chosen, token=token, error=error)
+    return chosen
 
 
 def check(message: Message) -> None:

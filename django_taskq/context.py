@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from django_taskq import options
-from django_taskq.exceptions import MaxRetriesExceeded, Retry
+from django_taskq import open_resources, options
+from django_taskq.exceptions import MaxRetriesExceeded, Release, Retry
 from django_taskq.message import Delivery, Headers
+from django_taskq.open_resources import Resources
 
 if TYPE_CHECKING:
     from django_taskq.task import Task
@@ -17,16 +19,25 @@ if TYPE_CHECKING:
 class TaskContext:
     """One attempt, seen from inside. Valid for as long as the attempt runs."""
 
-    __slots__ = ("args", "delivery", "headers", "kwargs", "task")
+    __slots__ = ("_stop_requested", "args", "delivery", "headers", "kwargs", "started_at", "task")
 
     def __init__(
-        self, task: Task[Any, Any], delivery: Delivery, headers: Headers, args: list[Any], kwargs: dict[str, Any]
+        self,
+        task: Task[Any, Any],
+        delivery: Delivery,
+        headers: Headers,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        stop_requested: Callable[[], bool] | None = None,
     ) -> None:
+        """``stop_requested`` is the worker's answer to that question; None where no worker runs the task."""
         self.task = task
         self.delivery = delivery
         self.headers = headers
         self.args = args
         self.kwargs = kwargs
+        self.started_at = 0.0
+        self._stop_requested = stop_requested
 
     @property
     def id(self) -> str:
@@ -59,6 +70,11 @@ class TaskContext:
         changed = self.headers.max_retries
         return self.task.options.max_retries if changed is None else changed
 
+    @property
+    def resources(self) -> Resources:
+        """The open resources of this process, by name; what is not open yet is opened when it is asked for."""
+        return open_resources.current()
+
     def retry(
         self,
         exc: BaseException | None = None,
@@ -81,6 +97,22 @@ class TaskContext:
             raise Retry(None, options.parse_run_after(run_after or eta), exc) from exc
         delay = policy.delay(self.attempt) if countdown is None else _parse_countdown(countdown)
         raise Retry(delay, None, exc) from exc
+
+    def stop_requested(self) -> bool:
+        """Whether this run should come to its end soon: its worker stops, or it is to be cancelled.
+
+        Always False where no worker runs the task.
+        """
+        return self._stop_requested is not None and self._stop_requested()
+
+    def give_back(self) -> NoReturn:
+        """Leave the task; the run starts again from its beginning, at once in another worker, charged nothing.
+
+        Raises :exc:`Release`, which the task must let through, or ``RuntimeError`` where no worker runs the task.
+        """
+        if self._stop_requested is None:
+            raise RuntimeError(f"{self.name} is not run by a worker, so it cannot be given back to a queue")
+        raise Release(f"the task gave the run {self.id} back")
 
 
 def _parse_countdown(value: Any) -> float:
@@ -107,6 +139,11 @@ class _CurrentTask:
 
     def __bool__(self) -> bool:
         return _current.get() is not None
+
+    def stop_requested(self) -> bool:
+        """:meth:`TaskContext.stop_requested`; False outside of a task, so that its code also runs there."""
+        context = _current.get()
+        return context is not None and context.stop_requested()
 
     def __getattr__(self, name: str) -> Any:
         context = _current.get()

@@ -139,18 +139,20 @@ class Headers(NamedTuple):
     """What one call or its surroundings change for its run; stored only where it differs from the defaults.
 
     ``backend`` is the alias of the ``django.tasks`` backend that took the call, where it is not the task's own.
-    ``routing_key`` goes with a call to an exchange.
+    ``routing_key`` goes with a call to an exchange. ``trace`` is the W3C trace context of the call.
     """
 
     language: str | None = None
     timezone: str | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    memory_limit: int | None = None
     max_retries: int | None = None
     ignore_result: bool | None = None
     rerun_of: str | None = None
     backend: str | None = None
     routing_key: str | None = None
+    trace: dict[str, str] | None = None
 
     def dumps(self) -> str | None:
         """JSON text, or None when nothing differs."""

@@ -15,6 +15,7 @@ from django.apps import apps
 from django.db import connections, transaction
 
 from django_taskq import conf, context
+from django_taskq.cancelling import cancel_records
 from django_taskq.exceptions import (
     ResultNotFound,
     ResultUnavailable,
@@ -229,9 +230,14 @@ class TaskResult(Generic[R]):
             pause = min(pause * 1.5, LAST_POLL)
 
     def cancel(self) -> bool:
-        """Ask that it not run. True when it is certain that it will not; False when it has been claimed or is over."""
+        """Have it not run, or stopped where it runs.
+
+        True when it is certain that it will not run; False when it is over, or a worker has it and is told to stop it
+        (:meth:`get` raises :exc:`TaskCancelled` once it has). A run without a row (``track_pending=False``) is not
+        reached until it has lasted 0.2 s.
+        """
         records = apps.get_model("django_taskq", "TaskRecord").objects.using(_database())
-        records.filter(pk=UUID(self.id)).cancel()
+        cancel_records(records.filter(pk=UUID(self.id)))
         self.refresh()
         return self.status == Status.CANCELLED
 

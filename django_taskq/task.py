@@ -9,9 +9,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 from uuid import UUID
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 
-from django_taskq import client, clock, conf, context, registry, routing, serializers
+from django_taskq import (
+    class_hooks,
+    client,
+    clock,
+    conf,
+    context,
+    defining,
+    open_resources,
+    registry,
+    routing,
+    serializers,
+)
 from django_taskq.arguments import signature_of
 from django_taskq.conf_routes import Route
 from django_taskq.context import TaskContext
@@ -29,7 +40,7 @@ R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
 
-class Task(Generic[P, R]):
+class Task(class_hooks.TaskHooks, Generic[P, R]):
     """A task: call it to run it here, ``enqueue`` it to have a worker run it.
 
     Made by :func:`task`. A class form exists for tasks that share code: subclass ``Task``, give it a ``run`` method,
@@ -51,6 +62,8 @@ class Task(Generic[P, R]):
         self._call = PLAIN_CALL
         self._plain_tracking = self._tracking()
         self._signature = signature_of(function, self.options, self.name)
+        self.needs = self._signature.injected
+        self.hooks = class_hooks.overridden(type(self))
         if self.is_async and self.options.transactional:
             raise InvalidTask(f"{self.name}: transactional=True needs a sync function.")
         if self.options.schedule is not None and not self._signature.takes(0):
@@ -72,18 +85,22 @@ class Task(Generic[P, R]):
         return twin
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it here and now, as the plain function."""
+        """Run it here and now, as the plain function. Resources that it needs may be given."""
+        if self.needs and not kwargs.keys() >= set(self.needs):
+            return cast(R, open_resources.call(self, args, kwargs))
         if self.options.takes_context and context.current_context() is None:
             return self._call_in_own_context(args, kwargs)
         return self.function(*self._leading(), *args, **kwargs)
 
     def call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> R:
-        """Run it as a worker does: coroutines to their end, with ``current_task`` already set."""
-        if self.is_async:
-            return cast(R, async_to_sync(cast(Any, self.function))(*self._leading(), *args, **kwargs))
+        """Run it as a worker does, with ``current_task`` already set; for tasks that are no coroutines."""
         if self.options.bind or self.options.takes_context:
             return cast(R, cast(Any, self.function)(*self._leading(), *args, **kwargs))
         return self.function(*args, **kwargs)
+
+    def coroutine(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, R]:
+        """:meth:`call` for an async task: what is to be awaited."""
+        return cast(Coroutine[Any, Any, R], cast(Any, self.function)(*self._leading(), *args, **kwargs))
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[R]:
         """Have a worker run it.
@@ -130,9 +147,9 @@ class Task(Generic[P, R]):
         """A copy whose calls carry these options.
 
         ``queue_name``, ``priority``, ``run_after`` (aware datetime), ``countdown`` (seconds from now), ``expires``
-        (seconds or datetime), ``time_limit``, ``soft_time_limit`` (seconds), ``max_retries``, ``ignore_result``,
-        ``task_id`` (a UUID of your own). Raises ``TypeError`` for an unknown option and ``ValueError`` for a value
-        that is not usable.
+        (seconds or datetime), ``time_limit``, ``soft_time_limit`` (seconds), ``memory_limit``, ``max_retries``,
+        ``ignore_result``, ``task_id`` (a UUID of your own). Raises ``TypeError`` for an unknown option and
+        ``ValueError`` for a value that is not usable.
         """
         twin = copy.copy(self)
         twin._call = self._call.changed(call_options)
@@ -242,6 +259,7 @@ class Task(Generic[P, R]):
         return ambient._replace(
             time_limit=call.time_limit,
             soft_time_limit=call.soft_time_limit,
+            memory_limit=call.memory_limit,
             max_retries=call.max_retries,
             ignore_result=call.ignore_result,
             rerun_of=call.rerun_of,
@@ -314,30 +332,8 @@ def task(function: Any = None, /, **given: Any) -> Any:
     """
 
     def decorate(target: Any) -> Task[Any, Any]:
-        made = _from_class(target, given) if isinstance(target, type) else _from_function(target, given)
+        made: Task[Any, Any] = defining.make(Task, target, given)
         registry.register(made)
         return made
 
     return decorate if function is None else decorate(function)
-
-
-def _from_function(function: Any, given: Mapping[str, Any]) -> Task[Any, Any]:
-    if not inspect.isfunction(function):
-        raise InvalidTask(f"@task decorates functions and Task subclasses, not {function!r}.")
-    if "<locals>" in function.__qualname__ and not given.get("name"):
-        raise InvalidTask(
-            f"{function.__module__}.{function.__qualname__} is defined inside a function, where no worker finds it: "
-            f"move it to module level, or give it a name with @task(name=...)."
-        )
-    return Task(function, given)
-
-
-def _from_class(cls: type, given: Mapping[str, Any]) -> Task[Any, Any]:
-    if not issubclass(cls, Task) or not callable(getattr(cls, "run", None)):
-        raise InvalidTask(f"{cls.__qualname__}: a task class is a subclass of Task with a run() method.")
-    for option in ("bind", "takes_context"):
-        if given.get(option):
-            raise InvalidTask(f"{cls.__qualname__}: {option} is for functions; run() has self, and self.request.")
-    made: Task[Any, Any] = cls.__new__(cls)
-    Task.__init__(made, made.run, given, defined_by=cls)  # type: ignore[attr-defined]
-    return made

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from django_taskq.testing.capturing import Captured, CapturedRun, assert_enqueued, captured_tasks
     from django_taskq.testing.faults import BrokerDown, broker_down, worker_dies_in
     from django_taskq.testing.real import RealWorker, worker
-    from django_taskq.testing.running import TestClock, advance, clock, drain
+    from django_taskq.testing.running import TestClock, advance, clock, drain, resources
 
 _MODULES = {
     "capturing": ("Captured", "CapturedRun", "assert_enqueued", "captured_tasks"),
     "faults": ("BrokerDown", "broker_down", "worker_dies_in"),
     "real": ("RealWorker", "worker"),
-    "running": ("TestClock", "advance", "clock", "drain"),
+    "running": ("TestClock", "advance", "clock", "drain", "resources"),
 }
 __all__ = [
     "BrokerDown",
@@ -33,6 +33,7 @@ __all__ = [
     "captured_tasks",
     "clock",
     "drain",
+    "resources",
     "worker",
     "worker_dies_in",
 ]

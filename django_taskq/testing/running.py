@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from django_taskq import client, maintenance, scheduler
+from django_taskq import client, maintenance, open_resources, scheduler
 from django_taskq import clock as package_clock
 from django_taskq.brokers import get_rows
 from django_taskq.message import Delivery
 from django_taskq.models.clock import aware
+from django_taskq.open_resources import Resources
 from django_taskq.result import TaskResult
 from django_taskq.status import Status
 from django_taskq.testing import faults
@@ -30,6 +31,11 @@ def drain(*, limit: int = MOST_RUNS) -> list[TaskResult[Any]]:
     Delayed runs, retries with a back-off and schedules run when their time has come: see :func:`advance`. An error of
     a task is recorded, as in a worker: ask the result. More than ``limit`` attempts raise ``RuntimeError``.
     """
+    with open_resources.scope():
+        return _drain(limit)
+
+
+def _drain(limit: int) -> list[TaskResult[Any]]:
     results: list[TaskResult[Any]] = []
     while (delivery := _next()) is not None:
         if len(results) >= limit:
@@ -98,6 +104,16 @@ def _next_due() -> datetime | None:
     ]
     times = [aware(moment) for moment in found if moment is not None]
     return min(times) if times else None
+
+
+@contextmanager
+def resources(**given: Any) -> Iterator[Resources]:
+    """A block in which the runs of this process share resources, opened at first need and closed when it ends.
+
+    Without it each ``drain()`` opens its own. ``resources(search=FakeSearch())`` stands in for a declared one.
+    """
+    with open_resources.scope(given) as found:
+        yield found
 
 
 _clock: TestClock | None = None
