@@ -7,32 +7,34 @@ it unless a start must be committed first.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-import os
 import random
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from typing import Any
 
 from django.db import connections
 from django.db.utils import DataError, Error, IntegrityError
 
 from django_taskq.brokers.base import Broker
 from django_taskq.brokers.database.broker import WAKE_INTERVAL
-from django_taskq.exceptions import SerializationError
+from django_taskq.exceptions import TaskCancelled
 from django_taskq.message import Action, Delivery, Outcome
-from django_taskq.worker import executor, hygiene, table
+from django_taskq.worker import hygiene, orders, overrides, reaping, stacks, table
+from django_taskq.worker.coroutines import make_lanes
 from django_taskq.worker.ears import Ears
-from django_taskq.worker.fetcher import HORIZON, Fetcher, Prefetch
+from django_taskq.worker.fetcher import Fetcher
+from django_taskq.worker.health.counts import Reporter
+from django_taskq.worker.lane import Lane, Lanes
+from django_taskq.worker.memory import Wear
 from django_taskq.worker.recorder import Recorder
-from django_taskq.worker.slots import Slot
 
 logger = logging.getLogger("django_taskq")
 
-RING, STOP = b"r", b"s"
 POLL_INTERVAL = 1.0  # seconds between looks when nothing rings; the doorbell is only a hint
 BUSY_INTERVAL = 0.05  # seconds between looks at the slots while something runs
 MARK_AFTER = 0.2  # seconds after which a run is shown as RUNNING before it ends
@@ -48,51 +50,67 @@ class Courier:
         process_id: int,
         fetcher: Fetcher,
         slot_table: table.SlotTable,
-        orders: int,
+        pipe: int,
         *,
+        coroutines: int = 0,
         quota: int | None = None,
+        wear: Wear | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
-        """``orders`` is the file descriptor of the supervisor's pipe, ``quota`` how many runs to take at most."""
-        self.inbox: SimpleQueue[Delivery | None] = SimpleQueue()
-        self.slots = [Slot(number, slot_table, self, self.inbox) for number in range(slot_table.slots)]
+        """``pipe`` is the file descriptor of the supervisor's orders, ``quota`` how many runs to take at most.
+
+        Of the table's slots the last ``coroutines`` are on the loop, the others are threads.
+        """
+        self.threads, self.coroutines = make_lanes(slot_table, coroutines, self)
+        self._lanes = Lanes(self.threads, self.coroutines)
+        self.slots: list[Any] = [slot for lane in self._lanes for slot in lane.slots]
         self._broker = broker
         self._process_id = process_id
         self._fetcher = fetcher
-        self._recorder = Recorder(broker, process_id)
-        self._prefetch = Prefetch(len(self.slots))
+        self._recorder = Recorder(broker, process_id, reporter)
+        self._reporter = reporter
         self._table = slot_table
         self._quota = quota
+        self._wear = wear or Wear(slot_table, None, None)
         self._finished: deque[Outcome] = deque()
         self._unrecorded: list[Outcome] = []
         self._starts: deque[tuple[Delivery, Callable[[bool], None]]] = deque()
         self._doubtful: list[int] = []
-        self._held = 0
-        self._low_water = 0
         self._look_at = 0.0
         self._idle_since = math.inf
         self._has_rung = True
         self._is_prepared = False
         self._is_asked_to_stop = False
         self._is_ending = False
-        self._gives_back = False
+        self._gives_back = self._has_closed = False
         self._is_waiting = False
         self._backoff = 0.0
-        self._ears = Ears(orders)
+        self._ears = Ears(pipe)
+        self._reader = orders.Reader()
 
     # Called by slots, from their threads.
 
-    def done(self, outcome: Outcome) -> None:
-        """A slot has finished with a delivery."""
+    def done(self, outcome: Outcome, lane: Lane) -> None:
+        """A slot of this lane has finished with a delivery."""
         self._finished.append(outcome)
-        if self._is_waiting and self.inbox.qsize() <= self._low_water:
+        if self._is_waiting and lane.is_low:
             self._wake()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether what runs should come to an end."""
+        return self._gives_back or self._is_asked_to_stop
 
     def commit_start(self, delivery: Delivery) -> bool:
         """Commit the start of a run before it is made; False when its claim was lost."""
         answer: SimpleQueue[bool] = SimpleQueue()
-        self._starts.append((delivery, answer.put))
-        self._wake()
+        self.ask_start(delivery, answer.put)
         return answer.get()
+
+    def ask_start(self, delivery: Delivery, answer: Callable[[bool], Any]) -> None:
+        """:meth:`commit_start` for who cannot wait: ``answer`` is called in the courier's thread."""
+        self._starts.append((delivery, answer))
+        self._wake()
 
     def record_here(self, outcome: Outcome) -> bool:
         """Record a success on the calling thread's connection, in its open transaction; False when it was lost."""
@@ -107,9 +125,11 @@ class Courier:
 
     def run(self) -> None:
         """Serve until told to stop and everything held is recorded or given back."""
-        while not (self._is_ending and self._held == 0 and not self._unrecorded):
+        while not (self._is_ending and self._lanes.held == 0 and not self._unrecorded):
             self._wait()
             self._turn()
+        if self._reporter is not None:
+            self._reporter.send(is_last=True)
         self._broker.close()
         connections.close_all()
 
@@ -121,8 +141,8 @@ class Courier:
     def _fetch_no_more(self) -> None:
         if not self._is_ending:
             self._is_ending = True
-            for _ in self.slots:
-                self.inbox.put(None)
+            for lane in self._lanes:
+                lane.close()
 
     def _wake(self) -> None:
         self._is_waiting = False
@@ -131,32 +151,47 @@ class Courier:
     def _wait(self) -> None:
         self._is_waiting = True
         # Whoever finishes from here on sees the flag and wakes us; what finished before is seen by this look.
-        if self._starts or (self._finished and self.inbox.qsize() <= self._low_water and not self._backoff):
+        is_low = any(lane.is_low for lane in self._lanes)
+        if self._starts or (self._finished and is_low and not self._backoff):
             self._is_waiting = False
             return
         # While there is no room for more nobody reads what the broker sends, and it would ring on and on.
-        senders = [] if self._is_ending or not self._room() else self._broker.filenos()
-        orders, has_sent = self._ears.listen(self._timeout(), senders)
+        senders = [] if self._is_ending or not self._lanes.room() else self._broker.filenos()
+        heard, has_sent = self._ears.listen(self._timeout(), senders)
         self._has_rung |= has_sent
-        if orders is not None:
-            self._obey(orders)
+        if heard is not None:
+            self._obey(heard)
         self._is_waiting = False
 
     def _timeout(self) -> float:
         if self._backoff:
             return self._backoff
         until_look = POLL_INTERVAL if self._is_ending else max(0.0, self._look_at - time.monotonic())
-        if self._held or self._finished:
-            return min(BUSY_INTERVAL, until_look) if self._room() else BUSY_INTERVAL
+        if self._lanes.held or self._finished:
+            return min(BUSY_INTERVAL, until_look) if self._lanes.room() else BUSY_INTERVAL
         return 0.0 if self._has_rung else until_look
 
-    def _obey(self, orders: bytes) -> None:
-        if not orders:
-            os._exit(1)  # the supervisor is gone: nobody keeps our lease, and the next one rescues what we hold
-        if STOP in orders:
-            self.stop()
-        if RING in orders:
-            self._has_rung = True
+    def _obey(self, heard: bytes) -> None:
+        if not heard:
+            reaping.leave(1)  # the supervisor is gone: nobody keeps our lease, and the next one rescues what we hold
+        for order in self._reader.feed(heard):
+            match order.word:
+                case orders.STOP:
+                    self.stop()
+                case orders.RING:
+                    self._has_rung = True
+                case orders.CANCEL:
+                    self._cancel(int(order.more))
+                case orders.QUEUES:
+                    self._fetcher.closed = frozenset(json.loads(order.more))
+                    self._has_closed = self._has_rung = True
+                case orders.LIMITS:
+                    overrides.obey(order)
+                case orders.DUMP:
+                    stacks.log()
+                case orders.QUIET | orders.WORK:
+                    self._fetcher.is_quiet = order.word == orders.QUIET
+                    self._has_closed = self._has_rung = True
 
     def _turn(self) -> None:
         if self._is_asked_to_stop:
@@ -176,13 +211,17 @@ class Courier:
             self._backoff = 0.0
         except Error as error:
             self._recover(error)
-        if self._quota == 0 and self._held == 0:
+        if self._quota == 0 and self._lanes.held == 0:
             self._fetch_no_more()
+        self._table.words[table.HELD], self._table.words[table.SOUND] = self._lanes.held, not self._backoff
+        self._wear.look()
+        if self._reporter is not None:
+            self._reporter.send()
         hygiene.forget_queries()
 
     def _exchange(self, outcomes: list[Outcome]) -> None:
         """Record and fetch, together where both are to be done."""
-        want = self._wanted(len(outcomes))
+        want = self._wanted(outcomes)
         if not outcomes and not want and not self._doubtful:
             return
         taken: list[Delivery] = []
@@ -217,49 +256,25 @@ class Courier:
             if not outcomes:
                 raise
             logger.exception("a batch of %d outcomes could not be recorded; trying one by one", len(outcomes))
-            return self._record_singly(outcomes), []
+            return self._recorder.record_singly(outcomes), []
         self._doubtful = []
         return lost, taken
 
-    def _record_singly(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """One outcome the database refuses must not hold up the others: it is FAILED with the refusal."""
-        lost: list[Outcome] = []
-        for outcome in outcomes:
-            try:
-                with self._broker.transaction():
-                    lost += self._recorder.record([outcome])
-            except (DataError, IntegrityError) as error:
-                refusal = SerializationError(f"the database refused what the run left: {error}")
-                outcome.action, outcome.result, outcome.error = Action.FAILED, None, executor.describe(refusal)
-                with self._broker.transaction():
-                    lost += self._recorder.record([outcome])
-        return lost
-
     def _account_for(self, outcomes: list[Outcome]) -> None:
-        self._held -= len(outcomes)
         if self._quota is not None:
             self._quota += sum(outcome.action is Action.RELEASED for outcome in outcomes)
-        ran = [o.finished_at - o.started_at for o in outcomes if o.finished_at and o.started_at]
-        self._prefetch.observe(sum(ran), len(ran))
-        self._table.words[table.DONE] += len(ran)
+        self._table.words[table.DONE] += self._lanes.account_for(outcomes)
 
-    def _wanted(self, finishing: int) -> int:
-        if self._is_ending:
+    def _wanted(self, outcomes: list[Outcome]) -> int:
+        if self._is_ending or self._has_closed:
             return 0
         now = time.monotonic()
+        avoided, self._fetcher.avoided = self._fetcher.avoided, self._lanes.avoided()
+        self._has_rung |= not avoided <= self._fetcher.avoided
         if not self._has_rung and now < self._look_at:
             return 0
-        room = self._room(finishing)
+        room = self._lanes.room(outcomes)
         return room if self._quota is None else min(room, self._quota)
-
-    def _room(self, finishing: int = 0) -> int:
-        """How many more to hold; nothing until a good part of what is held is done, or a slot is free."""
-        held = self._held - finishing
-        if self._all_slow():
-            return 0
-        target = self._prefetch.target()
-        self._low_water = max(target // 2, len(self.slots) - 1)
-        return target - held if held <= self._low_water else 0
 
     def _hand_out(self, taken: list[Delivery], want: int) -> None:
         if not want:
@@ -272,13 +287,11 @@ class Courier:
             may_have_missed = self._has_rung or taken or self._broker.is_behind
             self._look_at = now + (WAKE_INTERVAL if may_have_missed else POLL_INTERVAL * random.uniform(0.8, 1.2))
         self._has_rung = False
-        self._held += len(taken)
-        self._prefetch.held(self._held)
-        for delivery in taken:
-            self.inbox.put(delivery)
+        rest = self._lanes.hand_out(taken)
         if self._quota is not None:
-            self._quota -= len(taken)
-        is_idle = not taken and self._held == 0 and not self._broker.is_behind
+            self._quota -= len(taken) - len(rest)
+        self._release(rest)
+        is_idle = not taken and self._lanes.held == 0 and not self._broker.is_behind
         self._idle_since = min(self._idle_since, now) if is_idle else math.inf
         self._table.words[table.IDLE] = is_idle
         self._table.words[table.DRY] = is_idle and now - self._idle_since >= self._broker.doubt()
@@ -290,39 +303,40 @@ class Courier:
             self._starts.popleft()
             answer(is_held)
 
-    def _all_slow(self) -> bool:
-        now = time.monotonic()
-        return all(slot.delivery is not None and now - slot.started > HORIZON for slot in self.slots)
-
     def _watch_slots(self) -> None:
         """Show what lasts as RUNNING, and let nothing wait behind it."""
         now = time.monotonic()
-        for slot in self.slots:
-            delivery = slot.delivery
-            if delivery is not None and not slot.is_marked and now - slot.started > MARK_AFTER:
-                self._broker.mark_started(self._process_id, delivery, time.time() - (now - slot.started))
-                slot.is_marked = True
-        if self._gives_back or self._all_slow():
-            self._give_back()
+        lasting = [
+            (s, s.delivery) for s in self.slots if not s.is_marked and s.delivery and now - s.started > MARK_AFTER
+        ]
+        if lasting:
+            with self._broker.bundle():
+                for slot, delivery in lasting:
+                    self._broker.mark_started(self._process_id, delivery, time.time() - (now - slot.started))
+            for slot, delivery in lasting:
+                slot.is_marked |= slot.delivery is delivery
+        for lane in self._lanes:
+            if self._gives_back or self._has_closed or lane.is_slow:
+                # Also when a queue is closed: what of it was fetched may be for others, and what else was comes back
+                # with the next fetch.
+                taken = lane.take_back()
+                if self._quota is not None:
+                    self._quota += len(taken)
+                self._release(taken)
+        if self._gives_back or self._has_closed or self._lanes.are_slow:
+            # What was sent ahead waits no less.
             self._broker.pause()
+            self._has_closed = False
 
-    def _give_back(self) -> None:
-        claims: list[int] = []
-        markers = 0
-        with suppress(Empty):
-            while True:
-                delivery = self.inbox.get_nowait()
-                if delivery is None:
-                    markers += 1
-                else:
-                    claims.append(delivery.claim)
-        for _ in range(markers):
-            self.inbox.put(None)
-        if claims:
-            self._held -= len(claims)
-            if self._quota is not None:
-                self._quota += len(claims)
-            self._doubtful += claims
+    def _cancel(self, claim: int) -> None:
+        """Interrupt this run. One that has not started is given back, and so cancelled by its row."""
+        error = TaskCancelled("cancelled while it ran")
+        if not any(slot.interrupt(error, claim=claim) for slot in self.slots):
+            self._has_closed = True
+
+    def _release(self, deliveries: list[Delivery]) -> None:
+        if deliveries:
+            self._doubtful += [delivery.claim for delivery in deliveries]
             with self._broker.transaction():
                 self._broker.release(self._process_id, self._doubtful)
             self._doubtful = []

@@ -10,12 +10,13 @@ from uuid import UUID
 
 from django.db import connections, transaction
 
-from django_taskq import conf, maintenance
+from django_taskq import conf, maintenance, open_resources
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import to_delivery
 from django_taskq.message import Action, Delivery, Outcome
 from django_taskq.status import FINAL, Status
 from django_taskq.worker import executor
+from django_taskq.worker.interrupting import Drive
 from django_taskq.worker.recorder import Recorder
 
 # No worker process has this id: real ones count from 1.
@@ -25,10 +26,12 @@ EAGER_PROCESS = 0
 class _Guard:
     """Nothing watches an eager run; a transactional success is recorded like in a worker."""
 
-    def begin(self, delivery: Delivery, hard: float | None, *, commit_first: bool) -> bool:
+    stop_requested = None
+
+    def begin(self, delivery: Delivery, hard: float | None, memory: int = 0, *, commit_first: bool) -> bool:
         return True
 
-    def arm(self, soft: float | None) -> None:
+    def arm(self, soft: float | None, drive: Drive | None = None) -> None:
         return None
 
     def end(self) -> None:
@@ -37,12 +40,16 @@ class _Guard:
     def commit(self, outcome: Outcome) -> bool:
         return not Recorder(get_broker(), EAGER_PROCESS).record([outcome])
 
+    def is_cancel(self, error: BaseException) -> bool:
+        return False
+
 
 def run(ids: list[str]) -> None:
     """Run these to their end, retries included."""
-    for id in ids:
-        while _attempt(id):
-            pass
+    with open_resources.scope():
+        for id in ids:
+            while _attempt(id):
+                pass
 
 
 def _execute(delivery: Delivery) -> Outcome:

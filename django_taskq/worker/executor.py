@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.utils import timezone, translation
 
-from django_taskq import clock, conf, context, registry, serializers, signals
+from django_taskq import clock, conf, context, registry, serializers, signals, sizes
 from django_taskq.context import TaskContext
 from django_taskq.exceptions import (
     InvalidArguments,
     LeaseLost,
     PayloadTooLarge,
+    Release,
     Retry,
     SerializationError,
     TaskExpired,
@@ -31,6 +35,10 @@ from django_taskq.exceptions import (
 )
 from django_taskq.message import NO_HEADERS, Action, Delivery, ErrorText, Headers, Outcome
 from django_taskq.task import Task
+from django_taskq.worker import memory, overrides, task_hooks
+from django_taskq.worker.equipping import equip, equip_on_loop, equipped
+from django_taskq.worker.guards import Guard, LoopGuard
+from django_taskq.worker.interrupting import Drive
 
 # Texts of errors are bounded: a traceback of recursion or a message of megabytes would hurt every page that shows it.
 MAX_TEXT = 1 << 16
@@ -39,22 +47,6 @@ MAX_FRAMES = 50
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 FIRST_UNKNOWN_DELAY, LAST_UNKNOWN_DELAY = 5.0, 300.0  # seconds
-
-
-class Guard(Protocol):
-    """What the slot does around a call."""
-
-    def begin(self, delivery: Delivery, hard: float | None, *, commit_first: bool) -> bool:
-        """Publish the start, with its hard limit in seconds. False: the delivery was taken back, do not run it."""
-
-    def arm(self, soft: float | None) -> None:
-        """Have ``SoftTimeLimitExceeded`` raised in this thread after so many seconds, until :meth:`end`."""
-
-    def end(self) -> None:
-        """The call is over: no limit may strike any more. May be called again."""
-
-    def commit(self, outcome: Outcome) -> bool:
-        """Record a success on this thread's connection, inside its transaction. False: the claim was lost."""
 
 
 def execute(delivery: Delivery, guard: Guard) -> Outcome:
@@ -67,6 +59,97 @@ def execute(delivery: Delivery, guard: Guard) -> Outcome:
 
 
 def _execute(delivery: Delivery, guard: Guard) -> Outcome:
+    run = _prepare(delivery, guard.stop_requested)
+    if isinstance(run, Outcome):
+        return run
+    if run.task.needs and (given_back := equip(run, guard)) is not None:
+        return given_back
+    soft, hard, most_memory = _limits(run.task, run.headers)
+    if not guard.begin(delivery, hard, most_memory, commit_first=_must_commit_first(run)):
+        return Outcome(delivery, Action.RELEASED)
+    outcome = _attempt(run, guard, soft)
+    if task_hooks.have_after(run):
+        # With the limits of the call anew, and charged like it; but what is decided stands.
+        guard.begin(delivery, hard, most_memory, commit_first=False)
+        with _surroundings(run.headers):
+            task_hooks.after(run, outcome)
+        guard.end()
+    if signals.task_left.receivers:
+        signals.send(signals.task_left, run.name, delivery=delivery, outcome=outcome)
+    return outcome
+
+
+def _attempt(run: TaskContext, guard: Guard, soft: float | None) -> Outcome:
+    run.started_at = clock.time()
+    context.activate(run)
+    try:
+        try:
+            if signals.task_entered.receivers:
+                signals.send(signals.task_entered, run.name, delivery=run.delivery, headers=run.headers)
+            if signals.task_started.receivers:
+                signals.send(signals.task_started, run.name, delivery=run.delivery)
+            if run.task.hooks:
+                with _surroundings(run.headers):
+                    task_hooks.before(run)
+            drive = Drive(run.task.coroutine(run.args, equipped(run))) if run.task.is_async else None
+            guard.arm(soft, drive)
+            return _call(run, guard, drive)
+        finally:
+            guard.end()
+    except BaseException as error:
+        # The limit may have struck inside end() itself; this time it gets through.
+        guard.end()
+        return _failure(run, error, is_cancel=guard.is_cancel(error))
+
+
+async def execute_on_loop(delivery: Delivery, guard: LoopGuard) -> Outcome:
+    """:func:`execute` for the task of a coroutine, on the running loop. The caller gives it a context of its own."""
+    run = _prepare(delivery, guard.stop_requested)
+    if isinstance(run, Outcome):
+        return run
+    if run.task.needs and (given_back := await equip_on_loop(run, guard)) is not None:
+        return given_back
+    soft, hard, most_memory = _limits(run.task, run.headers)
+    if not await guard.begin(delivery, hard, most_memory, commit_first=_must_commit_first(run)):
+        return Outcome(delivery, Action.RELEASED)
+    outcome = await _attempt_on_loop(run, guard, soft)
+    if task_hooks.have_after(run):
+        await guard.begin(delivery, hard, most_memory, commit_first=False)
+        with _surroundings(run.headers):
+            await sync_to_async(task_hooks.after)(run, outcome)
+        guard.end()
+    if signals.task_left.receivers:
+        signals.send(signals.task_left, run.name, delivery=delivery, outcome=outcome)
+    return outcome
+
+
+async def _attempt_on_loop(run: TaskContext, guard: LoopGuard, soft: float | None) -> Outcome:
+    run.started_at = clock.time()
+    context.activate(run)
+    try:
+        try:
+            if signals.task_entered.receivers:
+                signals.send(signals.task_entered, run.name, delivery=run.delivery, headers=run.headers)
+            if signals.task_started.receivers:
+                await signals.asend(signals.task_started, run.name, delivery=run.delivery)
+            if run.task.hooks:
+                with _surroundings(run.headers):
+                    await sync_to_async(task_hooks.before)(run)
+            drive = Drive(run.task.coroutine(run.args, equipped(run)))
+            guard.arm(soft, drive)
+            with _surroundings(run.headers):
+                value = await drive.run()
+            guard.end()
+            return _success(run, value)
+        finally:
+            guard.end()
+    except BaseException as error:
+        guard.end()
+        return _failure(run, error, is_cancel=guard.is_cancel(error))
+
+
+def _prepare(delivery: Delivery, stop_requested: Callable[[], bool] | None) -> TaskContext | Outcome:
+    """The run that is to be made, or what becomes of it without being made."""
     task = registry.find(delivery.name)
     if task is None:
         return _unknown(delivery)
@@ -82,26 +165,11 @@ def _execute(delivery: Delivery, guard: Guard) -> Outcome:
     except (SerializationError, InvalidArguments, ValueError, TypeError) as error:
         now = clock.time()
         return Outcome(delivery, Action.FAILED, now, now, error=describe(error))
-    options = task.options
-    soft, hard = _limits(task, headers)
-    commit_first = delivery.is_suspect or not options.acks_late
-    if not guard.begin(delivery, hard, commit_first=commit_first):
-        return Outcome(delivery, Action.RELEASED)
-    started_at = clock.time()
-    run = TaskContext(task, delivery, headers, args, kwargs)
-    context.activate(run)
-    try:
-        try:
-            if signals.task_started.receivers:
-                signals.send(signals.task_started, delivery.name, delivery=delivery)
-            guard.arm(soft)
-            return _call(run, started_at, guard)
-        finally:
-            guard.end()
-    except BaseException as error:
-        # The limit may have struck inside end() itself; it strikes once, so this time it gets through.
-        guard.end()
-        return _failure(task, delivery, headers, started_at, error)
+    return TaskContext(task, delivery, headers, args, kwargs, stop_requested)
+
+
+def _must_commit_first(run: TaskContext) -> bool:
+    return run.delivery.is_suspect or not run.task.options.acks_late
 
 
 def _arguments(payload: str) -> tuple[list[Any], dict[str, Any]]:
@@ -111,37 +179,51 @@ def _arguments(payload: str) -> tuple[list[Any], dict[str, Any]]:
     raise SerializationError("the stored arguments are not a list and a dict, so they were not written by an enqueue")
 
 
-def _call(run: TaskContext, started_at: float, guard: Guard) -> Outcome:
+def _call(run: TaskContext, guard: Guard, drive: Drive | None) -> Outcome:
     if run.task.options.transactional:
-        return _call_in_transaction(run, started_at, guard)
-    value = _invoke(run)
+        return _call_in_transaction(run, guard)
+    value = _invoke(run, drive)
     guard.end()
-    return _success(run, started_at, value)
+    return _success(run, value)
 
 
-def _call_in_transaction(run: TaskContext, started_at: float, guard: Guard) -> Outcome:
+def _call_in_transaction(run: TaskContext, guard: Guard) -> Outcome:
     with transaction.atomic(using=conf.get_settings().database):
-        value = _invoke(run)
+        value = _invoke(run, None)
         guard.end()
-        outcome = _success(run, started_at, value)
+        outcome = _success(run, value)
         if not guard.commit(outcome):
             raise LeaseLost(f"the claim on run {run.id} of {run.name} was lost while it ran")
     outcome.is_recorded = True
     return outcome
 
 
-def _success(run: TaskContext, started_at: float, value: Any) -> Outcome:
+def _success(run: TaskContext, value: Any) -> Outcome:
     finished_at = clock.time()
-    return Outcome(run.delivery, Action.SUCCESS, started_at, finished_at, _result_text(run.task, run.headers, value))
+    text = _result_text(run.task, run.headers, value)
+    outcome = Outcome(run.delivery, Action.SUCCESS, run.started_at, finished_at, text)
+    if run.task.hooks:
+        outcome.value = value
+    return outcome
 
 
-def _invoke(run: TaskContext) -> Any:
+def _invoke(run: TaskContext, drive: Drive | None) -> Any:
     headers = run.headers
     if headers.language is None and headers.timezone is None:
-        return run.task.call(run.args, run.kwargs)
+        return run.task.call(run.args, equipped(run)) if drive is None else drive.run_here()
+    with _surroundings(headers):
+        return run.task.call(run.args, equipped(run)) if drive is None else drive.run_here()
+
+
+@contextmanager
+def _surroundings(headers: Headers) -> Iterator[None]:
+    """The language and time zone that were active at enqueue, where they are not the defaults."""
+    if headers.language is None and headers.timezone is None:
+        yield
+        return
     language = headers.language or translation.get_language()
     with translation.override(language), timezone.override(_zone(headers.timezone)):
-        return run.task.call(run.args, run.kwargs)
+        yield
 
 
 def _zone(name: str | None) -> tzinfo:
@@ -168,22 +250,28 @@ def _result_text(task: Task[Any, Any], headers: Headers, value: Any) -> str | No
     return text
 
 
-def _failure(
-    task: Task[Any, Any], delivery: Delivery, headers: Headers, started_at: float, error: BaseException
-) -> Outcome:
-    finished_at = clock.time()
+def _failure(run: TaskContext, error: BaseException, *, is_cancel: bool) -> Outcome:
+    outcome = _after_error(run, error, is_cancel=is_cancel)
+    if run.task.hooks or (run.task.watcher is not None and outcome.action is Action.FAILED):
+        outcome.exception = error.with_traceback(_of_the_task(error))
+    return outcome
+
+
+def _after_error(run: TaskContext, error: BaseException, *, is_cancel: bool) -> Outcome:
+    task, delivery, started_at, finished_at = run.task, run.delivery, run.started_at, clock.time()
+    if isinstance(error, Release):
+        return Outcome(delivery, Action.RELEASED, started_at, finished_at)
+    if is_cancel:
+        return Outcome(delivery, Action.CANCELLED, started_at, finished_at, error=describe(error))
     if isinstance(error, Retry):
         text = describe(error.cause) if error.cause is not None else ErrorText(_path(Retry), str(error))
         due = error.run_after if isinstance(error.run_after, datetime) else None
         return Outcome(delivery, Action.RETRY, started_at, finished_at, error=text, delay=error.delay, run_after=due)
     policy = task.retry_policy
-    if policy.retries_on(error) and policy.has_retries_left(delivery.attempt, headers.max_retries):
+    if policy.retries_on(error) and policy.has_retries_left(delivery.attempt, run.headers.max_retries):
         delay = policy.delay(delivery.attempt)
         return Outcome(delivery, Action.RETRY, started_at, finished_at, error=describe(error), delay=delay)
-    outcome = Outcome(delivery, Action.FAILED, started_at, finished_at, error=describe(error))
-    if task.watcher is not None:
-        outcome.exception = error.with_traceback(_of_the_task(error))
-    return outcome
+    return Outcome(delivery, Action.FAILED, started_at, finished_at, error=describe(error))
 
 
 def _unknown(delivery: Delivery) -> Outcome:
@@ -197,11 +285,13 @@ def _unknown(delivery: Delivery) -> Outcome:
     return Outcome(delivery, Action.RETRY, error=error, delay=delay, is_counted=False)
 
 
-def _limits(task: Task[Any, Any], headers: Headers) -> tuple[float | None, float | None]:
+def _limits(task: Task[Any, Any], headers: Headers) -> tuple[float | None, float | None, int]:
     settings, options = conf.get_settings(), task.options
-    soft = headers.soft_time_limit or options.soft_time_limit or settings.soft_time_limit
-    hard = headers.time_limit or options.time_limit or settings.time_limit
-    return soft, hard
+    # What was set while workers run goes before what the code says, and what a call says before both.
+    set_soft, set_hard = overrides.limits.get(task.name, overrides.NONE)
+    soft = headers.soft_time_limit or set_soft or options.soft_time_limit or settings.soft_time_limit
+    hard = headers.time_limit or set_hard or options.time_limit or settings.time_limit
+    return soft, hard, headers.memory_limit or options.memory_limit or 0
 
 
 def describe(error: BaseException) -> ErrorText:
@@ -210,6 +300,8 @@ def describe(error: BaseException) -> ErrorText:
         message = str(error)
     except BaseException as failure:
         message = f"<{type(failure).__name__} in __str__>"
+    if isinstance(error, MemoryError) and (peak := memory.own_peak()):
+        message = f"{message} (peak memory of the worker process: {sizes.text(peak)})".lstrip()
     try:
         summary = traceback.TracebackException(type(error), error, _of_the_task(error), limit=-MAX_FRAMES)
         text = "".join(summary.format())

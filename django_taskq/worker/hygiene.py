@@ -16,6 +16,6 @@ def forget_queries() -> None:
 def drop_connections() -> None:
     """Close this thread's connections after an error, whatever state that left them in; the next use makes new ones."""
     for connection in connections.all(initialized_only=True):
-        # Inside a block close() would only mark the connection.
-        connection.in_atomic_block = False
+        # Inside a block close() would only mark the connection, and one that is marked it leaves as it is.
+        connection.in_atomic_block = connection.closed_in_transaction = False
         connection.close()

@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from django.db.utils import DataError, IntegrityError
+
 from django_taskq import registry, signals
 from django_taskq.brokers.base import Broker
+from django_taskq.exceptions import SerializationError
 from django_taskq.message import Action, Outcome
+from django_taskq.worker import executor
+from django_taskq.worker.health.counts import Reporter
 
 logger = logging.getLogger("django_taskq")
 
@@ -15,16 +20,34 @@ logger = logging.getLogger("django_taskq")
 class Recorder:
     """Records the outcomes of one worker process."""
 
-    def __init__(self, broker: Broker, process_id: int) -> None:
+    def __init__(self, broker: Broker, process_id: int, reporter: Reporter | None = None) -> None:
+        """``reporter`` is to count them, where somebody wants to know."""
         self._broker = broker
         self._process_id = process_id
+        self._reporter = reporter
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write them; returns those whose claim was lost. Safe to repeat after an error of unknown effect."""
         return self._broker.settle(self._process_id, outcomes) if outcomes else []
 
+    def record_singly(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """One outcome the database refuses must not hold up the others: it is FAILED with the refusal."""
+        lost: list[Outcome] = []
+        for outcome in outcomes:
+            try:
+                with self._broker.transaction():
+                    lost += self.record([outcome])
+            except (DataError, IntegrityError) as error:
+                refusal = SerializationError(f"the database refused what the run left: {error}")
+                outcome.action, outcome.result, outcome.error = Action.FAILED, None, executor.describe(refusal)
+                with self._broker.transaction():
+                    lost += self.record([outcome])
+        return lost
+
     def announce(self, outcomes: Sequence[Outcome], lost: Sequence[Outcome]) -> None:
         """Tell whoever listens, once the writes are committed."""
+        if self._reporter is not None:
+            self._reporter.note(outcomes, lost)
         for outcome in lost:
             delivery = outcome.delivery
             logger.warning("run %s of %s was taken over; its outcome is refused", delivery.id, delivery.name)

@@ -7,19 +7,22 @@ requests, and hands the outcomes to the courier.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
-from queue import SimpleQueue
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from django.db import connections
 from django.db.backends.signals import connection_created
 
-from django_taskq.exceptions import SoftTimeLimitExceeded
+from django_taskq.exceptions import SoftTimeLimitExceeded, TaskCancelled
 from django_taskq.message import Delivery, Outcome
-from django_taskq.worker import executor
+from django_taskq.worker import executor, hygiene
+from django_taskq.worker.interrupting import INTERRUPTS, Drive, as_interrupt, forget_in_thread, raise_in_thread, watch
+from django_taskq.worker.lane import Lane
 from django_taskq.worker.table import SlotTable
 
 if TYPE_CHECKING:
@@ -41,70 +44,170 @@ connection_created.connect(_note_connection, dispatch_uid="django_taskq.slots")
 class Slot:
     """One unit of concurrency; :meth:`run` is its thread's whole life. Also the executor's guard."""
 
-    def __init__(self, number: int, table: SlotTable, courier: Courier, inbox: SimpleQueue[Delivery | None]) -> None:
+    def __init__(self, number: int, table: SlotTable, courier: Courier, lane: Lane) -> None:
         self.number = number
         self.delivery: Delivery | None = None
         self.started = 0.0
         self.is_marked = False
         self._table = table
         self._courier = courier
-        self._inbox = inbox
+        self._lane = lane
+        self._thread = 0
         self._is_main = False
         self._is_running = False
-        self._is_armed = False
-        self._soft_limit = 0.0
+        # Held while somebody interrupts the run, and for the moment from which on nobody may.
+        self._lock = threading.Lock()
+        self._is_open = False
+        self._is_struck = False
+        self._drive: Drive | None = None
+        self._cancel: BaseException | None = None
+        # For the signal's handler: what to raise, or until when it is too early for the soft limit.
+        self._error: BaseException | None = None
+        self._soft: float | None = None
+        self._soft_at = math.inf
 
     def run(self) -> None:
         """Take and run deliveries until the courier says there are no more."""
+        self._thread = threading.get_ident()
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
-            signal.signal(signal.SIGALRM, self._on_soft_limit)
-        get, done = self._inbox.get, self._courier.done
+            signal.signal(signal.SIGALRM, self._on_alarm)
+        lane, get, done = self._lane, self._lane.inbox.get, self._courier.done
         while (delivery := get()) is not None:
             outcome = executor.execute(delivery, self)
-            if getattr(_thread, "has_connected", False):
-                tidy_connections(outcome)
+            tidy_if_connected(outcome, is_interrupted=self._is_struck)
             self.delivery = None
-            done(outcome)
+            done(outcome, lane)
         connections.close_all()
 
-    def begin(self, delivery: Delivery, hard: float | None, *, commit_first: bool) -> bool:
+    def begin(self, delivery: Delivery, hard: float | None, memory: int = 0, *, commit_first: bool) -> bool:
         if commit_first and not self._courier.commit_start(delivery):
             return False
-        # Threads cannot be killed, so only the limits of a process with one slot are for the supervisor to enforce.
-        if not self._table.start(self.number, delivery.claim, hard if self._is_main else None):
+        if not self._table.start(self.number, delivery.claim, hard, memory):
             return False
-        self.is_marked = commit_first
+        if delivery is not self.delivery:
+            # The same one begins again after its resources were opened, and for its hooks.
+            self.is_marked = False
+            self._is_struck = False
+            self._cancel = None
+        self.is_marked = self.is_marked or commit_first
         self.started = time.monotonic()
         self.delivery = delivery
         self._is_running = True
         return True
 
-    def arm(self, soft: float | None) -> None:
-        if soft is not None and self._is_main:
-            self._soft_limit = soft
-            self._is_armed = True
-            signal.setitimer(signal.ITIMER_REAL, soft)
+    def arm(self, soft: float | None, drive: Drive | None = None) -> None:
+        self._drive = drive
+        if soft is not None:
+            self._soft = soft
+            if drive is None and self._is_main:
+                self._soft_at = time.monotonic() + soft
+                signal.setitimer(signal.ITIMER_REAL, soft)
+            else:
+                watch.set(self, soft, partial(self.interrupt, soft_limit_passed(soft), claim=self._claim()))
+        # Whoever cancels from here on sees that it is open; what came before is seen by this look.
+        self._is_open = True
+        if self._cancel is not None:
+            raise self._cancel
+
+    def interrupt(self, error: BaseException, *, claim: int | None = None) -> bool:
+        """Raise this in the run that goes on, from any thread; with ``claim`` in no other run than that.
+
+        By signal in the main thread, which interrupts blocking calls; by asynchronous exception in others, which see
+        it when their call into C returns; in coroutines where they wait. Returns whether it could try.
+        """
+        with self._lock:
+            if not self._is_running or claim not in (None, self._claim()):
+                return False
+            if self._drive is None:
+                error = as_interrupt(error)
+            if isinstance(error, TaskCancelled):
+                if self._cancel is not None:
+                    return True
+                self._cancel = error
+            if self._is_open:
+                self._strike(error)
+            return True
 
     def end(self) -> None:
-        if self._is_armed:
-            self._is_armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._is_running:
-            self._is_running = False
-            self._table.finish(self.number)
+        while self._is_running:
+            try:
+                self._close()
+            except INTERRUPTS:
+                # It was sent before the call was over and comes after: too late to be the run's.
+                continue
 
     def commit(self, outcome: Outcome) -> bool:
         return self._courier.record_here(outcome)
 
-    def _on_soft_limit(self, number: int, frame: FrameType | None) -> None:
-        if self._is_armed:
-            self._is_armed = False
-            raise SoftTimeLimitExceeded(f"the soft time limit of {self._soft_limit:g} s passed")
+    def stop_requested(self) -> bool:
+        return self._cancel is not None or self._courier.is_stopping
+
+    def is_cancel(self, error: BaseException) -> bool:
+        return error is self._cancel
+
+    def _claim(self) -> int | None:
+        return self.delivery.claim if self.delivery is not None else None
+
+    def _strike(self, error: BaseException) -> None:
+        if self._drive is not None:
+            self._drive.interrupt(error)
+            return
+        self._is_struck = True
+        if self._is_main:
+            self._error = error
+            signal.pthread_kill(self._thread, signal.SIGALRM)
+        else:
+            raise_in_thread(self._thread, error)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._is_open = False
+        # First of all, because what comes below takes a lock, which an error in between would leave taken.
+        if self._is_struck:
+            self._error = None
+            if not self._is_main:
+                forget_in_thread(self._thread)
+        if self._soft is not None:
+            if self._is_main:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            watch.clear(self)
+            self._soft = None
+            self._soft_at = math.inf
+        self._table.finish(self.number)
+        self._is_running = False
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        """The soft limit, or an interruption; in the main thread, between any two steps of it."""
+        error, self._error = self._error, None
+        if error is None and time.monotonic() >= self._soft_at and self._soft is not None:
+            self._soft_at = math.inf
+            self._is_struck = True
+            error = as_interrupt(soft_limit_passed(self._soft))
+        if error is not None and self._is_open:
+            raise error
 
 
-def tidy_connections(outcome: Outcome) -> None:
-    """What Django does between requests, for this thread; and an atomic block left open is rolled back and reported."""
+def soft_limit_passed(seconds: float) -> SoftTimeLimitExceeded:
+    """The error for that."""
+    return SoftTimeLimitExceeded(f"the soft time limit of {seconds:g} s passed")
+
+
+def tidy_if_connected(outcome: Outcome, *, is_interrupted: bool = False) -> None:
+    """:func:`tidy_connections` where this thread has any."""
+    if getattr(_thread, "has_connected", False):
+        tidy_connections(outcome, is_interrupted=is_interrupted)
+
+
+def tidy_connections(outcome: Outcome, *, is_interrupted: bool = False) -> None:
+    """What Django does between requests, for this thread; and an atomic block left open is rolled back and reported.
+
+    After an interruption the connections are closed: it may have struck in the middle of a query, or between two steps
+    of Django's own bookkeeping. What is left open then is not the task's fault.
+    """
+    if is_interrupted:
+        hygiene.drop_connections()
+        return
     for connection in connections.all(initialized_only=True):
         if connection.connection is None:
             continue

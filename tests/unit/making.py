@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import select
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -14,6 +16,7 @@ from django_taskq.message import Action, Delivery, Message, Outcome, new_ids
 from django_taskq.serializers import dumps
 from django_taskq.task import Task
 from django_taskq.worker import executor
+from django_taskq.worker.interrupting import Drive
 
 
 def make_message(**changes: Any) -> Message:
@@ -62,13 +65,14 @@ class FakeGuard:
     def __init__(self, *, lets_begin: bool = True, holds_claim: bool = True) -> None:
         self.lets_begin = lets_begin
         self.holds_claim = holds_claim
+        self.cancel: BaseException | None = None
         self.calls: list[Any] = []
 
-    def begin(self, delivery: Delivery, hard: float | None, *, commit_first: bool) -> bool:
+    def begin(self, delivery: Delivery, hard: float | None, memory: int = 0, *, commit_first: bool) -> bool:
         self.calls.append(("begin", hard, commit_first))
         return self.lets_begin
 
-    def arm(self, soft: float | None) -> None:
+    def arm(self, soft: float | None, drive: Drive | None = None) -> None:
         self.calls.append(("arm", soft))
 
     def end(self) -> None:
@@ -78,6 +82,12 @@ class FakeGuard:
         self.calls.append("commit")
         return self.holds_claim
 
+    def stop_requested(self) -> bool:
+        return self.cancel is not None
+
+    def is_cancel(self, error: BaseException) -> bool:
+        return error is self.cancel
+
 
 def execute(made: Task[Any, Any], *args: Any, guard: FakeGuard | None = None, **changes: Any) -> Outcome:
     """Run one delivery of a task as a worker does."""
@@ -86,3 +96,21 @@ def execute(made: Task[Any, Any], *args: Any, guard: FakeGuard | None = None, **
 
 def ago(seconds: float) -> datetime:
     return timezone.now() - timedelta(seconds=seconds)
+
+
+async def forever() -> None:
+    """Wait, until somebody cancels it."""
+    await asyncio.Event().wait()
+
+
+async def a_moment(seconds: float = 0.001) -> None:
+    """Let others on the loop go on."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    loop.call_later(seconds, over.set_result, None)
+    await over
+
+
+def in_c(seconds: float) -> None:
+    """Be in a call of C, where an asynchronous exception waits; Python's own locks would not survive one."""
+    select.select([], [], [], seconds)

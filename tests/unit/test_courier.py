@@ -4,56 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+import time
 from typing import Any
 
 import pytest
 
 from django_taskq.brokers.memory import MemoryBroker
-from django_taskq.worker.courier import STOP, Courier
-from django_taskq.worker.fetcher import Fetcher, QueueOrder
-from django_taskq.worker.table import SlotTable
-from tests.unit.making import make_message, make_task
-
-
-class Bench:
-    """A worker process without a process: one courier, its slots, and the supervisor's end of the pipe."""
-
-    def __init__(self, path: Path, slots: int = 1, quota: int | None = None) -> None:
-        self.broker = MemoryBroker()
-        self.table = SlotTable.create(path, slots)
-        reader, self.orders = os.pipe()
-        fetcher = Fetcher(self.broker, 1, QueueOrder(("default",)))
-        self.courier = Courier(self.broker, 1, fetcher, self.table, reader, quota=quota)
-        targets = [self.courier.run, *(slot.run for slot in self.courier.slots)]
-        self.threads = [threading.Thread(target=target, daemon=True) for target in targets]
-
-    def put(self, name: str, count: int) -> None:
-        self.broker.enqueue([make_message(name=name, payload="[[],{}]") for _ in range(count)])
-
-    def start(self) -> None:
-        for thread in self.threads:
-            thread.start()
-
-    def has_ended(self) -> bool:
-        for thread in self.threads:
-            thread.join(10)
-        return not any(thread.is_alive() for thread in self.threads)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Any]:
-    made: list[Bench] = []
-
-    def make(**how: Any) -> Bench:
-        made.append(Bench(tmp_path / f"{len(made)}.slots", **how))
-        return made[-1]
-
-    yield make
-    for each in made:
-        os.write(each.orders, STOP)
-        assert each.has_ended()
+from django_taskq.worker import lane
+from django_taskq.worker.orders import QUEUES, QUIET, STOP, WORK, Order
+from django_taskq.worker.table import IDLE
+from tests.unit.benching import Bench
+from tests.unit.making import make_task
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -98,3 +60,90 @@ def test_told_to_stop_it_finishes_what_runs_and_gives_the_rest_back(bench: Any) 
     assert worker.has_ended()
     assert worker.broker.rescue(1) == 0
     assert worker.broker.size("default") < 20
+
+
+class CountingBroker(MemoryBroker):
+    """Counts how often it was asked for work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def queues_with_work(self, queue_names: Any) -> list[str]:
+        self.asked += 1
+        return super().queues_with_work(queue_names)
+
+    def claim(self, *args: Any) -> list[Any]:
+        self.asked += 1
+        return super().claim(*args)
+
+
+@pytest.mark.parametrize(
+    ("shut", "open_again"),
+    [
+        pytest.param(Order(QUEUES, '["default"]'), Order(QUEUES, "[]"), id="closed"),
+        pytest.param(Order(QUIET), Order(WORK), id="quiet"),
+    ],
+)
+def test_told_to_it_fetches_nothing_and_rests(bench: Any, shut: Order, open_again: Order) -> None:
+    # Given a worker that was told so before it began
+    calls: list[int] = []
+    make_task(lambda: calls.append(1), name="counts")
+    worker = bench(broker=CountingBroker())
+    worker.put("counts", 3)
+    os.write(worker.orders, shut.dumps())
+    worker.courier._obey(worker.courier._ears.listen(1, [])[0])
+    rounds = count_rounds(worker)
+    before = time.monotonic()
+    worker.start()
+
+    # Then it asks for nothing, is idle, and does not spin
+    wait_for(lambda: worker.table.words[IDLE])
+    assert worker.broker.asked == 0
+    assert calls == []
+    wait_for(lambda: len(rounds) >= 4)
+    assert time.monotonic() - before > 0.7
+
+    # And when it may again it does so at once
+    os.write(worker.orders, open_again.dumps())
+    wait_for(lambda: len(calls) == 3)
+
+
+def count_rounds(worker: Bench) -> list[int]:
+    rounds: list[int] = []
+    turn = worker.courier._turn
+
+    def counted() -> None:
+        rounds.append(1)
+        turn()
+
+    worker.courier._turn = counted  # type: ignore[method-assign]
+    return rounds
+
+
+def test_what_was_fetched_of_a_closed_queue_is_given_back(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given one that is at a run, with others fetched behind it, which it would not give back for its length
+    monkeypatch.setattr(lane, "HORIZON", 60.0)
+    running, may_end = threading.Event(), threading.Event()
+
+    def waits() -> None:
+        running.set()
+        may_end.wait(10)
+
+    make_task(waits)
+    worker = bench()
+    worker.courier.threads._prefetch.observe(0.001, 10)
+    worker.courier.threads._prefetch.held(10)
+    worker.put("waits", 6)
+    worker.start()
+    assert running.wait(10)
+    assert worker.broker.size("default") == 0
+
+    # When its queue is closed
+    os.write(worker.orders, Order(QUEUES, '["default"]').dumps())
+
+    # Then others may have them, while it finishes what it has begun
+    wait_for(lambda: worker.broker.size("default") == 5)
+    may_end.set()
+    wait_for(lambda: worker.table.words[IDLE])
+    assert worker.broker.size("default") == 5

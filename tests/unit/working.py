@@ -8,6 +8,7 @@ from django_taskq import maintenance
 from django_taskq.brokers import get_broker
 from django_taskq.message import Delivery, Outcome
 from django_taskq.worker import executor
+from django_taskq.worker.interrupting import Drive
 from django_taskq.worker.recorder import Recorder
 
 PROCESS = 71
@@ -17,15 +18,20 @@ _claims = count(1)
 class RecordingGuard:
     """Nothing watches the runs; a transactional success is recorded as in a worker."""
 
-    def begin(self, delivery: Delivery, hard: float | None, *, commit_first: bool) -> bool:
+    def begin(self, delivery: Delivery, hard: float | None, memory: int = 0, *, commit_first: bool) -> bool:
         return True
 
-    def arm(self, soft: float | None) -> None: ...
+    stop_requested = None
+
+    def arm(self, soft: float | None, drive: Drive | None = None) -> None: ...
 
     def end(self) -> None: ...
 
     def commit(self, outcome: Outcome) -> bool:
         return not Recorder(get_broker(), PROCESS).record([outcome])
+
+    def is_cancel(self, error: BaseException) -> bool:
+        return False
 
 
 def claim(queue_name: str = "default", limit: int = 100) -> list[Delivery]:

@@ -1,0 +1,178 @@
+"""The slots of one kind in a worker process, and what waits for them: threads have a lane, and coroutines have one.
+
+For the courier's thread alone, but for :attr:`Lane.is_low`, which slots ask.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from django_taskq import registry
+from django_taskq.message import Delivery, Outcome
+from django_taskq.worker.fetcher import HORIZON, Prefetch
+
+# A kind that is never seen may come all the same.
+LEAST_SHARE = 0.001
+FIRST_PAUSE, MOST_PAUSE = 0.05, 1.0  # seconds
+
+
+class Lane:
+    """``inbox`` is where its slots take deliveries from; a None among them ends a slot."""
+
+    def __init__(self, count: int) -> None:
+        """``count`` is the number of its slots, which are to be put into ``slots``."""
+        self.inbox: SimpleQueue[Delivery | None] = SimpleQueue()
+        self.slots: list[Any] = []
+        self.held = 0
+        self.share = 0.5
+        self.count = count
+        self._prefetch = Prefetch(count)
+        self._few = 0
+
+    @property
+    def is_low(self) -> bool:
+        """Whether so little waits that it is time to fetch."""
+        return self.inbox.qsize() <= self._few
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether all its slots are busy with what lasts, so that nothing should wait for them."""
+        now = time.monotonic()
+        return all(slot.delivery is not None and now - slot.started > HORIZON for slot in self.slots)
+
+    @property
+    def capacity(self) -> int:
+        """How many more it could hold."""
+        return 0 if self.is_slow else max(0, self._prefetch.target() - self.held)
+
+    def room(self, finishing: int = 0) -> int:
+        """How many more to hold; nothing until a good part of what is held is done, or a slot is free."""
+        if self.is_slow:
+            return 0
+        target = self._prefetch.target()
+        # Half of what is held beyond one for each slot.
+        low_water = self.count - 1 + (target - self.count + 1) // 2
+        self._few = low_water - (self.count - 1)
+        held = self.held - finishing
+        return target - held if held <= low_water else 0
+
+    def put(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand these to the slots."""
+        self.held += len(deliveries)
+        self._prefetch.held(self.held)
+        for delivery in deliveries:
+            self.inbox.put(delivery)
+
+    def close(self) -> None:
+        """Have the slots end when they have run what waits."""
+        self._end(self.count)
+
+    def _end(self, markers: int) -> None:
+        for _ in range(markers):
+            self.inbox.put(None)
+
+    def account_for(self, outcomes: Sequence[Outcome]) -> int:
+        """These are recorded; returns how many of them have run."""
+        self.held -= len(outcomes)
+        ran = [o.finished_at - o.started_at for o in outcomes if o.finished_at and o.started_at]
+        self._prefetch.observe(sum(ran), len(ran))
+        return len(ran)
+
+    def take_back(self) -> list[Delivery]:
+        """Out of the inbox what has not started; it is no longer held."""
+        taken: list[Delivery] = []
+        markers = 0
+        with suppress(Empty):
+            while True:
+                delivery = self.inbox.get_nowait()
+                if delivery is None:
+                    markers += 1
+                else:
+                    taken.append(delivery)
+        self._end(markers)
+        self.held -= len(taken)
+        return taken
+
+
+class Lanes:
+    """All lanes of a process: one, or one for threads and one for coroutines."""
+
+    def __init__(self, threads: Lane, coroutines: Lane | None) -> None:
+        self._threads = threads
+        self._coroutines = coroutines
+        self._all = [threads] if coroutines is None else [threads, coroutines]
+        # Of queues that brought what no slot had room for: until when to leave them alone, and how long that is.
+        self._avoided: dict[str, tuple[float, float]] = {}
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._all)
+
+    @property
+    def held(self) -> int:
+        """How many deliveries the process holds."""
+        return sum(lane.held for lane in self._all)
+
+    @property
+    def are_slow(self) -> bool:
+        """Whether nothing should wait here at all."""
+        return all(lane.is_slow for lane in self._all)
+
+    def room(self, outcomes: Sequence[Outcome] = ()) -> int:
+        """How many more to hold, once these are recorded.
+
+        With two lanes nobody knows for which the next ones are: as many as are likely to fit.
+        """
+        if self._coroutines is None:
+            return self._threads.room(len(outcomes))
+        finishing = self._count(outcome.delivery for outcome in outcomes)
+        rooms = {lane: lane.room(finishing[lane]) for lane in self._all}
+        if not any(rooms.values()):
+            return 0
+        # Half a run may go beyond a full lane: what comes for the others must not wait for that one.
+        likely = [int(max(room, 0.5) / lane.share) for lane, room in rooms.items()]
+        return max(1, min(sum(rooms.values()), *likely))
+
+    def hand_out(self, taken: Sequence[Delivery]) -> list[Delivery]:
+        """Each to the slots of its kind; returns those for which there is no room, and leaves their queues alone."""
+        if self._coroutines is None:
+            self._threads.put(taken)
+            return []
+        if not taken:
+            return []
+        counts = self._count(taken)
+        rest: list[Delivery] = []
+        for lane in self._all:
+            lane.share = max(LEAST_SHARE, 0.5 * lane.share + 0.5 * counts[lane] / len(taken))
+            mine = [delivery for delivery in taken if self._of(delivery) is lane]
+            capacity = lane.capacity
+            lane.put(mine[:capacity])
+            rest += mine[capacity:]
+        for name in {delivery.queue_name for delivery in rest}:
+            pause = min(MOST_PAUSE, 2 * self._avoided.get(name, (0.0, FIRST_PAUSE / 2))[1])
+            self._avoided[name] = time.monotonic() + pause, pause
+        return rest
+
+    def avoided(self) -> frozenset[str]:
+        """The queues not to fetch now: what they have at their head would find no room again."""
+        if self._avoided and all(lane.capacity for lane in self._all):
+            self._avoided.clear()
+        now = time.monotonic()
+        return frozenset(name for name, (until, _) in self._avoided.items() if now < until)
+
+    def account_for(self, outcomes: Sequence[Outcome]) -> int:
+        """These are recorded; returns how many of them have run."""
+        if self._coroutines is None:
+            return self._threads.account_for(outcomes)
+        return sum(lane.account_for([o for o in outcomes if self._of(o.delivery) is lane]) for lane in self._all)
+
+    def _of(self, delivery: Delivery) -> Lane:
+        task = registry.find(delivery.name)
+        return self._threads if self._coroutines is None or task is None or not task.is_async else self._coroutines
+
+    def _count(self, deliveries: Iterable[Delivery]) -> Counter[Lane]:
+        return Counter(map(self._of, deliveries))
