@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from django.utils import timezone
 from django_taskq import clock, conf, registry
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
-from django_taskq.exceptions import PoisonTask, TimeLimitExceeded, WorkerLost
+from django_taskq.exceptions import PoisonTask, TaskCancelled, TaskqError, WorkerLost
 from django_taskq.message import Action, ErrorText, Outcome
-from django_taskq.models import ScheduleTick, TaskAttempt, TaskRecord, Worker, WorkerProcess
+from django_taskq.models import Command, CommandReply, ScheduleTick, TaskAttempt, TaskRecord, Worker, WorkerProcess
 from django_taskq.models.clock import database_now, stored
 from django_taskq.models.outbox import publication
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.status import Status
-from django_taskq.worker import identity
+from django_taskq.worker import identity, reaping
 from django_taskq.worker.recorder import tell
 
 MAX_CRASHES = 3
@@ -75,14 +75,15 @@ def seconds_until_due() -> float | None:
 class Death:
     """How a worker process ended: ``running`` are the claims it had started, None when nobody knows.
 
-    ``overdue`` are those of them that ran into their hard limit. ``is_charged`` is False when the process was
-    killed for reasons that are not its runs' fault.
+    ``errors`` are what some of them end with, such as those that ran into their hard limit; with a
+    :exc:`TaskCancelled` it is charged nothing. ``is_charged`` is False when the process was killed for reasons that
+    are not its runs' fault.
     """
 
     process_id: int
     cause: str
     running: Collection[int] | None
-    overdue: Collection[int] = ()
+    errors: Mapping[int, TaskqError] = field(default_factory=dict)
     is_charged: bool = True
 
 
@@ -109,8 +110,25 @@ def settle_death(death: Death) -> None:
             tell(outcome)
 
 
+def end_runs(process_id: int, errors: Mapping[int, TaskqError]) -> list[Outcome]:
+    """End runs with these errors, by claim, while their process lives: what they still return is refused.
+
+    Returns those that had not ended by themselves.
+    """
+    using, broker = conf.get_settings().database, get_broker()
+    broker.adopt(process_id, list(errors))
+    death = Death(process_id, "", list(errors), errors)
+    # Read outside: SQLite refuses a transaction that read before another one wrote.
+    held = list(records(using).held_by([process_id]).filter(claim__in=list(errors)).order_by("id"))
+    with transaction.atomic(using=using):
+        outcomes = [outcome for record in held if (outcome := charge(record, death)) is not None]
+    for outcome in outcomes:
+        tell(outcome)
+    return outcomes
+
+
 def charge(record: TaskRecord, death: Death) -> Outcome | None:
-    """Count a crash against a run that had started, and say what comes of it; None when it was not its fault."""
+    """Count a crash against a run that had started, and say what comes of it; None when nothing is to be written."""
     using = record._state.db or conf.get_settings().database
     error = _verdict(record, death)
     if error is None:
@@ -119,26 +137,30 @@ def charge(record: TaskRecord, death: Death) -> Outcome | None:
     text = ErrorText(f"{cls.__module__}.{cls.__qualname__}", str(error))
     outcome = Outcome(to_delivery(record), Action.RELEASED, finished_at=time.time(), error=text)
     mine = records(using).filter(pk=record.pk, status=Status.RUNNING, worker_id=death.process_id, claim=record.claim)
-    crashes = record.crashes + 1
-    record.attempt_set.add(_crash(record, text, death), bulk=False)
+    crashes = record.crashes + (not isinstance(error, TaskCancelled))
+    # The row first: whoever finds that the claim was lost meanwhile has nothing to say.
     if isinstance(error, WorkerLost) and _starts_again(record):
-        mine.update(status=Status.READY, crashes=crashes, **UNCLAIMED, **publication(using))
-        return outcome
-    is_cancelled = record.cancel_requested_at is not None
-    mine.update(
-        status=Status.CANCELLED if is_cancelled else Status.FAILED,
-        crashes=crashes,
-        started_at=record.started_at or timezone.now(),
-        finished_at=database_now(using),
-        reason="TaskCancelled" if is_cancelled else text.summary,
-    )
-    outcome.action = Action.CANCELLED if is_cancelled else Action.FAILED
+        is_mine = mine.update(status=Status.READY, crashes=crashes, **UNCLAIMED, **publication(using))
+    else:
+        is_cancelled = record.cancel_requested_at is not None or isinstance(error, TaskCancelled)
+        outcome.action = Action.CANCELLED if is_cancelled else Action.FAILED
+        is_mine = mine.update(
+            status=Status.CANCELLED if is_cancelled else Status.FAILED,
+            crashes=crashes,
+            started_at=record.started_at or timezone.now(),
+            finished_at=database_now(using),
+            reason="TaskCancelled" if is_cancelled else text.summary,
+        )
+    if not is_mine:
+        return None
+    if not isinstance(error, TaskCancelled):
+        record.attempt_set.add(_crash(record, text, death), bulk=False)
     return outcome
 
 
 def _verdict(record: TaskRecord, death: Death) -> Exception | None:
-    if record.claim in death.overdue:
-        return TimeLimitExceeded("the hard time limit passed; the worker process was killed")
+    if record.claim is not None and record.claim in death.errors:
+        return death.errors[record.claim]
     if not _is_repeatable(record):
         return WorkerLost(f"{death.cause}; acks_late=False, so it is not started again")
     if not death.is_charged:
@@ -195,16 +217,17 @@ def rescue_dead_workers(own_id: int, read_table: ReadTable, *, include_remote: b
 
 
 def rescue_strays() -> int:
-    """Settle what was claimed under the name of a worker after that was given up; returns for how many processes.
+    """Settle what was claimed under the name of a process after that was settled; returns for how many processes.
 
-    A host that was frozen goes on for a moment before it learns that it was taken for dead.
+    A host that was frozen goes on for a moment before it learns that it was taken for dead. And a database may carry
+    out a claim that had been waiting for a lock when its process was killed.
     """
     settings = conf.get_settings()
     long_ago = timezone.now() - timedelta(seconds=settings.lease_duration)
-    running = records().filter(status=Status.RUNNING, worker__worker__stopped_at__lt=long_ago)
+    running = records().filter(status=Status.RUNNING, worker__stopped_at__lt=long_ago)
     strays = list(running.order_by().values_list("worker_id", flat=True).distinct())
     for process_id in strays:
-        settle_death(Death(process_id, "its worker had been given up", None))
+        settle_death(Death(process_id, "its process had been given up", None))
     return len(strays)
 
 
@@ -228,17 +251,21 @@ def rescue_worker(worker: Worker, read_table: ReadTable, *, is_local: bool) -> N
 def _kill_survivor(pid: int, started: int) -> None:
     """A child outlives its supervisor for a moment, or longer while a task holds the GIL: two must not run at once."""
     if identity.is_alive(pid, started):
+        left = reaping.family(pid)
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             return
         identity.wait_until_gone(pid, started, seconds=5)
+        reaping.end(left)
+        reaping.end_session(pid)
 
 
 def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     """Delete finished runs past their retention, oldest first, in short transactions; returns how many.
 
-    Registry rows of workers that stopped, and due times decided, longer ago than the longest retention go too.
+    Registry rows of workers that stopped, due times decided, and commands issued longer ago than the longest retention
+    go too.
     """
     settings = conf.get_settings()
     using, now = settings.database, stored(clock.now())
@@ -260,4 +287,8 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     longest = max(settings.result_expires or timedelta(0), settings.failure_expires or timedelta(0), timedelta(days=1))
     Worker.objects.using(using).filter(stopped_at__lt=now - longest).delete()
     ScheduleTick.objects.using(using).filter(decided_at__lt=now - longest)._raw_delete(using)
+    old_commands = Command.objects.using(using).filter(issued_at__lt=now - longest)
+    with transaction.atomic(using=using):
+        CommandReply.objects.using(using).filter(command__in=old_commands)._raw_delete(using)
+        old_commands._raw_delete(using)
     return count

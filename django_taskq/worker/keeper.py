@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from django.db.utils import Error
 from django_taskq import client, conf, maintenance
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import give_back
+from django_taskq.exceptions import TaskqError
 from django_taskq.maintenance import Death
 from django_taskq.worker.hygiene import drop_connections
 from django_taskq.worker.service import Service
@@ -55,13 +56,14 @@ class Keeper(Service):
         self._is_steady = is_steady
         self._deaths: deque[tuple[Death, Path]] = deque()
         self._stalled: deque[tuple[int, int, int]] = deque()
+        self._ended: deque[tuple[int, Mapping[int, TaskqError]]] = deque()
         self._until_due: float | None = None
         self._duties = self._make_duties()
 
     @property
     def is_settled(self) -> bool:
         """Whether every death it was told of is settled."""
-        return not self._deaths and not self._stalled
+        return not self._deaths and not self._stalled and not self._ended
 
     def settle(self, death: Death, table_path: Path) -> None:
         """Have a death settled; its table file goes when that is done, so that a successor could do it too."""
@@ -71,6 +73,11 @@ class Keeper(Service):
     def give_back(self, process_id: int, after: int, up_to: int) -> None:
         """Have those claims of a stalled process given back, which must have been revoked."""
         self._stalled.append((process_id, after, up_to))
+        self.wake()
+
+    def end_runs(self, process_id: int, errors: Mapping[int, TaskqError]) -> None:
+        """Have runs end with these errors, by claim, while their process lives."""
+        self._ended.append((process_id, errors))
         self.wake()
 
     def work(self) -> float:
@@ -146,6 +153,11 @@ class Keeper(Service):
             maintenance.settle_death(death)
             table_path.unlink(missing_ok=True)
             self._deaths.popleft()
+        while self._ended:
+            for outcome in maintenance.end_runs(*self._ended[0]):
+                run, error = outcome.delivery, outcome.error
+                logger.error("run %s of %s has ended: %s", run.id, run.name, error.summary if error else "")
+            self._ended.popleft()
         while self._stalled:
             process_id, after, up_to = self._stalled[0]
             using = conf.get_settings().database

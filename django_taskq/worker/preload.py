@@ -14,8 +14,8 @@ if os.environ.get("DJANGO_SETTINGS_MODULE"):
     django.setup()
     # systemd and Docker signal the whole group; without its fork server a stopping worker could not learn how its
     # children ended.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     # What is loaded by now lives for ever: kept out of the collector, its pages stay shared.
     gc.collect()
     gc.freeze()

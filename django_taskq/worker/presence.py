@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -14,10 +15,11 @@ from django_taskq import __version__, conf
 from django_taskq.models import Worker, WorkerProcess
 from django_taskq.models.clock import database_now, database_now_plus
 from django_taskq.worker import identity
+from django_taskq.worker.options import WorkerOptions
 from django_taskq.worker.service import Service
 
 
-def register(table_path: Path, queues: str, processes: int, threads: int) -> Worker:
+def register(table_path: Path, options: WorkerOptions) -> Worker:
     """A new row for this supervisor, its lease begun."""
     settings, me = conf.get_settings(), identity.current()
     using = settings.database
@@ -28,14 +30,17 @@ def register(table_path: Path, queues: str, processes: int, threads: int) -> Wor
         pid=me.pid,
         pid_started=me.pid_started,
         table_path=str(table_path),
-        queues=queues[:1000],
-        processes=processes,
-        threads=threads,
+        **_shape(options),
         version=__version__,
         lease_expires_at=database_now_plus(using, settings.lease_duration),
     )
     worker.save(using=using, force_insert=True)
     return worker
+
+
+def _shape(options: WorkerOptions) -> dict[str, Any]:
+    """What the row says of the work it does, and how much at once."""
+    return {"queues": options.served[:1000], "processes": len(options.posts()), "threads": options.threads}
 
 
 def register_process(worker_id: int) -> int:
@@ -62,6 +67,7 @@ class Presence(Service):
         self._worker_id = worker.pk
         self._on_lost = on_lost
         self._is_lost = False
+        self._changes: dict[str, Any] = {}
         self._last_beat: float | None = None
         self._steady_since = time.monotonic()
 
@@ -73,6 +79,17 @@ class Presence(Service):
             return False
         return now - self._steady_since > 2 * settings.heartbeat_interval
 
+    @property
+    def is_beating(self) -> bool:
+        """Whether the last heartbeats got through."""
+        late = 2 * conf.get_settings().heartbeat_interval
+        return self._last_beat is not None and time.monotonic() - self._last_beat <= late
+
+    def note(self, options: WorkerOptions) -> None:
+        """Have the row say what the worker does now; from any thread."""
+        self._changes = _shape(options)
+        self.wake()
+
     def work(self) -> float:
         settings = conf.get_settings()
         if self._last_beat is None or time.monotonic() - self._last_beat > 2 * settings.heartbeat_interval:
@@ -80,7 +97,9 @@ class Presence(Service):
         using = settings.database
         mine = Worker.objects.using(using).filter(pk=self._worker_id, stopped_at=None)
         kept = mine.update(
-            heartbeat_at=database_now(using), lease_expires_at=database_now_plus(using, settings.lease_duration)
+            heartbeat_at=database_now(using),
+            lease_expires_at=database_now_plus(using, settings.lease_duration),
+            **self._changes,
         )
         self._last_beat = time.monotonic()
         if not kept and not self._is_lost:

@@ -1,11 +1,15 @@
 """The slot table: what a worker process is doing, in a memory-mapped file that outlives it.
 
-One writer (the process; ``revoke`` alone is the supervisor's), any reader: the supervisor enforces limits and, after
-a crash, learns which claims had started, without asking the process, and the next supervisor still can.
+One writer (the process; REVOKED and LOST alone are the supervisor's), any reader: the supervisor enforces limits and,
+after a crash, learns which claims had started, without asking the process, and the next supervisor still can.
 
-Words are 8 bytes. Header: last claim that may exist, claims revoked up to, courier's last tick, runs done,
-flags. Per slot: claim (negative once it is over, 0 at first), start, hard deadline. Times are
-of the system's monotonic clock, which all processes of a host share.
+Words are 8 bytes. Per slot: claim (negative once it is over, 0 at first), start, hard deadline, and how many bytes the
+process may take while this runs. Times are of the system's monotonic clock, which all processes of a host share.
+
+Header: LAST_CLAIM that may exist, claims REVOKED up to, the courier's last TICK (a time), runs DONE, READY once it has
+started, IDLE and DRY when it finds nothing, WORN when it is to be replaced (WORN_OUT or GROWN), slots LOST to runs past
+their limit, resources DEGRADED, claims HELD, SOUND while its bookkeeping works, and the last PULSE (a time) of a thread
+that only needs the interpreter.
 """
 
 from __future__ import annotations
@@ -13,21 +17,27 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-LAST_CLAIM, REVOKED, TICK, DONE, READY, IDLE, DRY = range(7)
-CLAIM, STARTED, DEADLINE = range(3)
-_HEADER, _ENTRY = 7, 3
+LAST_CLAIM, REVOKED, TICK, DONE, READY, IDLE, DRY, WORN, LOST, DEGRADED, HELD, SOUND, PULSE = range(13)
+CLAIM, STARTED, DEADLINE, MEMORY = range(4)
+_HEADER, _ENTRY = 13, 4
+_NOTE = 1024  # bytes at the end, for which resources are DEGRADED and why
+
+# Values of WORN: it has run its number of tasks, or taken its amount of memory.
+WORN_OUT, GROWN = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A claim that has started and is not over; times on the monotonic clock."""
+    """A claim that has started and is not over; times on the monotonic clock, ``memory`` in bytes (0: no limit)."""
 
     claim: int
     started: float
     deadline: float | None
+    memory: int = 0
 
 
 class SlotTable:
@@ -45,7 +55,7 @@ class SlotTable:
     @classmethod
     def create(cls, path: Path, slots: int) -> SlotTable:
         """Make a new file, private to this user."""
-        size = 8 * (_HEADER + _ENTRY * slots)
+        size = 8 * (_HEADER + _ENTRY * slots) + _NOTE
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.write(descriptor, bytes(size))
@@ -64,7 +74,7 @@ class SlotTable:
     @staticmethod
     def slots_in(path: Path) -> int:
         """How many slots a file has. Raises ``ValueError`` when it is no table."""
-        slots, rest = divmod(path.stat().st_size - 8 * _HEADER, 8 * _ENTRY)
+        slots, rest = divmod(path.stat().st_size - 8 * _HEADER - _NOTE, 8 * _ENTRY)
         if slots < 1 or rest:
             raise ValueError(f"{path} is not a slot table")
         return slots
@@ -77,8 +87,8 @@ class SlotTable:
         if remove:
             self.path.unlink(missing_ok=True)
 
-    def start(self, slot: int, claim: int, hard: float | None) -> bool:
-        """Publish a start; False when the claim has been revoked.
+    def start(self, slot: int, claim: int, hard: float | None, memory: int = 0) -> bool:
+        """Publish a start, with its limits (seconds, bytes); False when the claim has been revoked.
 
         Publish first, then look: the supervisor revokes first and then looks at what has started, so one of the two
         always sees the other. (When both do, the run is given back twice, and the second time changes nothing.)
@@ -87,6 +97,7 @@ class SlotTable:
         now = time.monotonic()
         self.times[at + STARTED] = now
         self.times[at + DEADLINE] = now + hard if hard else 0.0
+        self.words[at + MEMORY] = memory
         self.words[at + CLAIM] = claim
         if claim <= self.words[REVOKED]:
             self.words[at + CLAIM] = -claim
@@ -98,6 +109,19 @@ class SlotTable:
         at = _HEADER + _ENTRY * slot + CLAIM
         self.words[at] = -abs(self.words[at])
 
+    def note(self, degraded: Mapping[str, str]) -> None:
+        """Leave word of the resources that cannot be used, and why; what does not fit is cut."""
+        lines = "".join(f"{name} {' '.join(reason.split())[:200]}\n" for name, reason in degraded.items())
+        self._map[-_NOTE:] = lines.encode()[:_NOTE].ljust(_NOTE, b"\0")
+        self.words[DEGRADED] = len(degraded)
+
+    def degraded(self) -> dict[str, str]:
+        """What :meth:`note` left: why each resource cannot be used."""
+        if not self.words[DEGRADED]:
+            return {}
+        text = self._map[-_NOTE:].rstrip(b"\0").decode(errors="ignore")
+        return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+
     def running(self) -> list[Running]:
         """What has started and is not over."""
         found = []
@@ -105,7 +129,8 @@ class SlotTable:
             at = _HEADER + _ENTRY * slot
             claim = self.words[at + CLAIM]
             if claim > 0:
-                found.append(Running(claim, self.times[at + STARTED], self.times[at + DEADLINE] or None))
+                deadline = self.times[at + DEADLINE] or None
+                found.append(Running(claim, self.times[at + STARTED], deadline, self.words[at + MEMORY]))
         return found
 
     def last_started(self) -> int:
