@@ -14,8 +14,9 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.module_loading import import_string
 
-from django_taskq import brokers, conf, declared, registry
+from django_taskq import brokers, conf, declared, registry, resources
 from django_taskq.exceptions import InvalidSchedule
 from django_taskq.models import TaskRecord
 
@@ -38,11 +39,14 @@ CHECKS: Mapping[str, str] = {
     "E013": "an exchange is on a broker that has none",
     "E014": "a broker's library is missing, or its OPTIONS cannot be used",
     "E015": "an exchange copies to a queue that another broker keeps",
+    "E016": "SLOTS and AUTOSCALE are both set",
+    "E017": "AUTOSCALE_METRIC is not a function that can be imported",
+    "E018": "a task or a resource needs a resource that nobody declares",
     "W001": "SQLite transactions do not begin IMMEDIATE",
     "W002": "SQLite's timeout is short",
     "W003": "SQLite connections do not ask for WAL mode",
     "W004": "the SQLite file is not in WAL mode",
-    "W005": "time limits are not enforced with several threads",
+    "W005": "hard time limits end no run in a process with several slots",
     "W006": "the connection pool is smaller than what a worker needs",
 }
 
@@ -53,14 +57,14 @@ SQLITE_OPTIONS = (
     '"OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20, '
     '"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}'
 )
-# Heartbeat, doorbell, keeper and the main thread of the supervisor.
-SUPERVISOR_CONNECTIONS = 4
+# Heartbeat, doorbell, keeper, commands and scheduler; and the main thread while it starts a process.
+SUPERVISOR_CONNECTIONS = 6
 NAMED_TASKS = 5
 
 
 @register(TAG)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """E001 to E006 and E011 to E013: what ``conf`` finds wrong with ``TASKQ``."""
+    """E001 to E006, E011 to E013, E015 and E016: what ``conf`` finds wrong with ``TASKQ``."""
     return [
         Error(problem.message, hint=problem.hint, id=f"django_taskq.{problem.check_id}") for problem in conf.problems()
     ]
@@ -124,17 +128,49 @@ def check_schedules(**kwargs: Any) -> list[CheckMessage]:
 
 
 @register(TAG)
+def check_autoscaling(**kwargs: Any) -> list[CheckMessage]:
+    """E017: the project's own metric."""
+    path = None if conf.problems() else conf.get_settings().autoscale_metric
+    if path is None:
+        return []
+    try:
+        is_function = callable(import_string(path))
+        message = f"TASKQ['AUTOSCALE_METRIC'] = {path!r} is no function."
+    except ImportError as error:
+        is_function, message = False, f"TASKQ['AUTOSCALE_METRIC'] = {path!r} cannot be imported: {error}."
+    hint = "Name a function that takes a django_taskq.worker.scaling.Facts and returns a number of processes."
+    return [] if is_function else [Error(message, hint=hint, id="django_taskq.E017")]
+
+
+@register(TAG)
+def check_resources(**kwargs: Any) -> list[CheckMessage]:
+    """E018: what tasks and resources need, against the resources there are."""
+    needs = {f"The task {task.name}": task.needs for task in registry.all_tasks()}
+    needs |= {f"The resource {each.name}": each.needs for each in resources.all_resources()}
+    return [
+        Error(
+            f"{who} needs {name!r}, and {resources.unknown(name)}.",
+            hint="Declare it with @resource in a module that tasks.py imports, or correct the parameter's name.",
+            id="django_taskq.E018",
+        )
+        for who, names in needs.items()
+        for name in names
+        if resources.find(name) is None
+    ]
+
+
+@register(TAG)
 def check_workers(**kwargs: Any) -> list[CheckMessage]:
     """W005 and W006: what a worker with the configured numbers would run into."""
     if conf.problems():
         return []
     settings = conf.get_settings()
     found: list[CheckMessage] = []
-    message = unenforced_limits(settings.threads)
+    message = weak_limits(settings.threads + settings.coroutines)
     if message:
-        hint = "Use THREADS = 1 and more PROCESSES, or remove the limits."
+        hint = "Use THREADS = 1, no COROUTINES and more PROCESSES where a run that hangs must be ended."
         found.append(Warning(message, hint=hint, id="django_taskq.W005"))
-    found += _pool(connections[settings.database], settings.threads)
+    found += _pool(connections[settings.database], settings)
     return found
 
 
@@ -154,22 +190,20 @@ def check_journal_mode(databases: Sequence[str] | None = None, **kwargs: Any) ->
     return [Warning(message, hint=f"In DATABASES[{connection.alias!r}]: {SQLITE_OPTIONS}.", id="django_taskq.W004")]
 
 
-def unenforced_limits(threads: int) -> str:
-    """Which time limits a worker with so many threads ignores, as a sentence; empty when none."""
-    if threads <= 1:
+def weak_limits(slots: int) -> str:
+    """Which hard limits do less in processes with so many slots, as a sentence; empty when none."""
+    if slots <= 1:
         return ""
-    settings = conf.get_settings()
-    everywhere = [name for name in ("TIME_LIMIT", "SOFT_TIME_LIMIT") if getattr(settings, name.lower()) is not None]
-    if everywhere:
-        return f"TASKQ[{everywhere[0]!r}] is set, but time limits are not enforced with more than one thread."
+    what = "a run past it is not killed where a process has several slots: the process is replaced without it"
+    if conf.get_settings().time_limit is not None:
+        return f"TASKQ['TIME_LIMIT'] is set, but {what}."
     names = limited_tasks()
-    return f"Time limits are not enforced with more than one thread: {_listed(names)}." if names else ""
+    return f"time_limit is set, but {what}: {_listed(names)}." if names else ""
 
 
 def limited_tasks() -> list[str]:
-    """The registered tasks with a time limit of their own."""
-    tasks = registry.all_tasks()
-    return [task.name for task in tasks if task.options.time_limit or task.options.soft_time_limit]
+    """The registered tasks with a hard time limit of their own."""
+    return [task.name for task in registry.all_tasks() if task.options.time_limit]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -215,17 +249,19 @@ def _is_in_wal_mode(path: Path) -> bool:
     return len(header) < 20 or header[18:20] == b"\x02\x02"
 
 
-def _pool(connection: BaseDatabaseWrapper, threads: int) -> Iterator[CheckMessage]:
+def _pool(connection: BaseDatabaseWrapper, settings: conf.Settings) -> Iterator[CheckMessage]:
     configured = connection.settings_dict.get("OPTIONS", {}).get("pool")
     if not configured:
         return
     options = configured if isinstance(configured, Mapping) else {}
     size = options.get("max_size") or options.get("min_size", 4)  # psycopg_pool's defaults
-    needed = max(threads + 1, SUPERVISOR_CONNECTIONS)
+    threads = settings.threads + min(settings.coroutines, settings.coroutine_connections)
+    extra = (settings.health_port is not None) + (settings.autoscale is not None)
+    needed = max(threads + 1, SUPERVISOR_CONNECTIONS + extra)
     if size < needed:
         message = (
             f"The connection pool of the database {connection.alias!r} holds {size} connections a process; "
-            f"a worker with {threads} thread(s) uses up to {needed}."
+            f"a worker with so many threads and coroutines uses up to {needed}."
         )
         hint = f"Set OPTIONS['pool']['max_size'] of DATABASES[{connection.alias!r}] to {needed} or more."
         yield Warning(message, hint=hint, id="django_taskq.W006")

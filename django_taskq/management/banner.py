@@ -10,11 +10,12 @@ from django.conf import settings as django_settings
 
 from django_taskq import __version__, checks, conf, registry
 from django_taskq.conf_brokers import DEFAULT_BROKER
+from django_taskq.conf_workers import GEVENT, PROCESSES, SOLO
 from django_taskq.management import storage
 from django_taskq.management.brokers import Report
 from django_taskq.management.text import shortened
 from django_taskq.models import Worker
-from django_taskq.worker.supervisor import WorkerOptions
+from django_taskq.worker.options import WorkerOptions
 
 WIDTH = 79
 
@@ -29,7 +30,7 @@ def for_terminal(worker: Worker, options: WorkerOptions, brokers: Sequence[Repor
         f"  database   {storage.describe(settings.database)}{is_queue}",
         *(line for report in brokers for line in _broker(report)),
         f"  queues     {_order(options)}",
-        f"  runs       {options.processes} process(es) x {options.threads} thread(s)",
+        f"  runs       {_size(options)}",
         f"  tasks      {count} found",
         "Ctrl+C to stop.",
     ]
@@ -40,8 +41,11 @@ def for_log(worker: Worker, options: WorkerOptions, brokers: Sequence[Report] = 
     """One line for a log."""
     named = ",".join(f"{report.alias}={report.url}" for report in brokers)
     return (
-        f"taskworker ready: {worker} version={__version__} queues={options.order} processes={options.processes} "
-        f"threads={options.threads} tasks={len(registry.all_tasks())}{f' brokers={named}' if named else ''}"
+        f"taskworker ready: {worker} version={__version__} queues={options.served} processes={len(options.posts())} "
+        f"threads={options.threads}{f' coroutines={options.coroutines}' if options.coroutines else ''}"
+        f"{f' autoscale={options.autoscale}' if options.autoscale else ''}"
+        f"{f' pool={options.pool}' if options.pool != PROCESSES else ''} "
+        f"tasks={len(registry.all_tasks())}{f' brokers={named}' if named else ''}"
     )
 
 
@@ -53,9 +57,13 @@ def warnings(options: WorkerOptions) -> Iterator[str]:
         yield "no tasks found: put functions with @task into the tasks.py of an app in INSTALLED_APPS."
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         yield "running as root: so do all tasks. Use an ordinary user."
-    limits = checks.unenforced_limits(options.threads)
+    if options.pool == SOLO:
+        yield "solo: for debugging. Hard time limits and memory limits are not enforced."
+    if options.health.is_open:
+        yield "anybody who reaches the health port may read the metrics: set TASKQ['HEALTH_TOKEN'], or --health-host."
+    limits = checks.weak_limits(options.threads + options.coroutines)
     if limits:
-        yield f"{limits} Use --threads 1 and more --processes."
+        yield f"{limits} Use --threads 1 and more --processes where a run that hangs must be ended."
 
 
 def _broker(report: Report) -> Iterator[str]:
@@ -66,8 +74,22 @@ def _broker(report: Report) -> Iterator[str]:
         yield from textwrap.wrap(text, WIDTH, initial_indent=" " * 13, subsequent_indent=" " * 13)
 
 
+def _size(options: WorkerOptions) -> str:
+    if options.pool == SOLO:
+        return "one at a time in this process (solo)"
+    posts = options.posts()
+    if options.groups:
+        return f"{len(posts)} process(es), {sum(post.threads for post in posts)} slot(s)"
+    count = f"{options.autoscale.minimum} to {options.autoscale.maximum}" if options.autoscale else len(posts)
+    kind = "greenlet" if options.pool == GEVENT else "thread"
+    coroutines = f" and {options.coroutines} coroutine(s)" if options.coroutines else ""
+    return f"{count} process(es) x {options.threads} {kind}(s){coroutines}"
+
+
 def _order(options: WorkerOptions) -> str:
     order = options.order
+    if options.groups:
+        return f"{', '.join(map(str, options.groups))} (slots of their own)"
     if order.rotate:
         return f"{', '.join(order.names)} (in rotation)"
     return f"{order} ({'strict order' if order.weights is None else 'weighted'})"

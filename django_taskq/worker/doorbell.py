@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from django_taskq import conf
 from django_taskq.brokers import alias_of, get_depots
 from django_taskq.brokers.database import postgresql, sqlite
 from django_taskq.brokers.depot import Depot
+from django_taskq.cancelling import SUPERVISORS
 from django_taskq.exceptions import DepotError
 from django_taskq.worker.filewatch import FileWatch
 from django_taskq.worker.service import Service
@@ -88,8 +89,10 @@ def _watch(file: Path | None) -> FileWatch | None:
 class PostgreSQLDoorbell(Doorbell):
     """Waits for NOTIFY on a connection of its own. Behind a pooler that swallows LISTEN it harmlessly hears nothing."""
 
-    def __init__(self, ring: Callable[[], None]) -> None:
+    def __init__(self, ring: Callable[[], None], note: Callable[[], None]) -> None:
+        """``note`` is called for what is for supervisors alone to look at."""
         super().__init__(ring)
+        self._note = note
         self._listening: Any = None
 
     def work(self) -> float:
@@ -103,7 +106,7 @@ class PostgreSQLDoorbell(Doorbell):
         with connection.wrap_database_errors:
             heard = list(raw.notifies(timeout=LISTEN_SECONDS, stop_after=1))
         if heard:
-            self._ring()
+            (self._ring if any(each.payload != SUPERVISORS for each in heard) else self._note)()
         return 0.0
 
 
@@ -111,13 +114,14 @@ class DepotDoorbell(Doorbell):
     """Waits at a depot that tells one of its waiters of each message, while this worker has somebody to send."""
 
     def __init__(
-        self, ring: Callable[[], None], depot: Depot, queue_names: Sequence[str], is_anyone_idle: Callable[[], bool]
+        self, ring: Callable[[], None], depot: Depot, queue_names: Sequence[str], wanted: Callable[[], Collection[str]]
     ) -> None:
+        """``wanted`` tells of which queues somebody idle would fetch now."""
         super().__init__(ring)
         self.name = f"doorbell of {depot.config.alias}"
         self._depot = depot
         self._queue_names = queue_names
-        self._is_anyone_idle = is_anyone_idle
+        self._wanted = wanted
 
     def stop(self, deadline: float) -> bool:
         """End, without waiting for a wait at the depot to end: it holds nothing that is to be put in order."""
@@ -125,10 +129,12 @@ class DepotDoorbell(Doorbell):
 
     def work(self) -> float:
         # Who is busy looks by itself when it is done, and must not be told in the place of somebody idle.
-        if not self._is_anyone_idle():
+        wanted = self._wanted()
+        names = [name for name in self._queue_names if name in wanted]
+        if not names:
             return BUSY_PAUSE
         try:
-            if self._depot.wait(self._queue_names, LISTEN_SECONDS):
+            if self._depot.wait(names, LISTEN_SECONDS):
                 self._ring()
         except DepotError:
             return DEPOT_PAUSE  # the processes say that it is down, and look once a second meanwhile
@@ -137,24 +143,24 @@ class DepotDoorbell(Doorbell):
 
 def make_doorbells(
     ring: Callable[[], None],
-    wake_keeper: Callable[[], None],
+    note: Callable[[], None],
     queue_names: Sequence[str],
-    is_anyone_idle: Callable[[], bool],
+    wanted: Callable[[], Collection[str]],
 ) -> list[Doorbell]:
     """The database's doorbell, and those of the depots of these queues that tell of work by being waited at.
 
-    Where no queue is kept in the database, what is committed there is for the keeper alone to look at.
+    Where no queue is kept in the database, what is committed there is for the supervisor alone to look at: ``note``.
     """
     aliases = {alias_of(name) for name in queue_names}
-    bells = [make_doorbell(wake_keeper if aliases <= set(get_depots()) else ring)]
+    bells = [make_doorbell(note if aliases <= set(get_depots()) else ring, note)]
     for alias, depot in get_depots().items():
         names = [name for name in queue_names if alias_of(name) == alias]
         if names and depot.is_waited_at:
-            bells.append(DepotDoorbell(ring, depot, names, is_anyone_idle))
+            bells.append(DepotDoorbell(ring, depot, names, wanted))
     return bells
 
 
-def make_doorbell(ring: Callable[[], None]) -> Doorbell:
+def make_doorbell(ring: Callable[[], None], note: Callable[[], None] | None = None) -> Doorbell:
     """The doorbell of the database that holds the rows."""
     vendor = connections[conf.get_settings().database].vendor
-    return PostgreSQLDoorbell(ring) if vendor == "postgresql" else SQLiteDoorbell(ring)
+    return PostgreSQLDoorbell(ring, note or ring) if vendor == "postgresql" else SQLiteDoorbell(ring)

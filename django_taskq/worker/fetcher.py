@@ -73,13 +73,20 @@ class Fetcher:
         self._choose = choose
         self._turn = 0
         self.next_claim = 1
+        # What the supervisor has closed for now (worker/gate.py).
+        self.closed: frozenset[str] = frozenset()
+        self.is_quiet = False
+        # What the courier leaves alone for a moment (worker/lane.py).
+        self.avoided: frozenset[str] = frozenset()
 
     def fetch(self, limit: int, *, look_first: bool) -> list[Delivery]:
         """Up to ``limit`` deliveries in the order they should start.
 
         ``look_first`` asks which queues have work before claiming, so that an idle look takes no lock.
         """
-        names = self._names()
+        names = [] if self.is_quiet else [name for name in self._names() if name not in self.closed | self.avoided]
+        if not names:
+            return []
         if len(names) > 1 or (look_first and not self._broker.capabilities.claims_lightly):
             names = self._broker.queues_with_work(names)
         taken: list[Delivery] = []
@@ -129,7 +136,7 @@ class Prefetch:
             return self._slots
         wanted = MOST_HELD if self._average * MOST_HELD < HORIZON else int(HORIZON / self._average)
         # Growing by steps of four keeps a first lucky run from grabbing a thousand.
-        return min(max(wanted, 1) * self._slots, MOST_HELD, 4 * self._last)
+        return min(max(wanted, 1) * self._slots, max(MOST_HELD, 2 * self._slots), 4 * self._last)
 
     def held(self, count: int) -> None:
         """So many are held after a fetch; an empty look teaches nothing."""

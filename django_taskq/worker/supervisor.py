@@ -7,103 +7,153 @@ own.
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from multiprocessing import connection as mp_connection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from django.db import connections
 
-from django_taskq import signals
+from django_taskq import hooks, signals
+from django_taskq.conf_workers import GEVENT
 from django_taskq.models import Worker
-from django_taskq.worker import courier, presence, process, starting, table
+from django_taskq.worker import orders, presence, starting
 from django_taskq.worker.child import Child
+from django_taskq.worker.commands import Commands, newest_command
+from django_taskq.worker.crew import Crew
 from django_taskq.worker.doorbell import make_doorbells
-from django_taskq.worker.fetcher import QueueOrder
+from django_taskq.worker.gate import Gate
+from django_taskq.worker.health.station import Condition, open_station
 from django_taskq.worker.keeper import Keeper
+from django_taskq.worker.load import LOAD, LoadWatch
+from django_taskq.worker.options import WorkerOptions
+from django_taskq.worker.requests import Requests
+from django_taskq.worker.scaling import Scaling
 from django_taskq.worker.scheduling import Scheduling
 from django_taskq.worker.service import Service
 
 logger = logging.getLogger("django_taskq")
 
 TICK = 0.1  # seconds between looks at the slot tables
-STALLED_AFTER = 0.25  # seconds
-MOST_BOOT_FAILURES = 5
-YOUNG = 5.0  # seconds
 CLEAN_EXIT, FAILED_EXIT, CUT_EXIT = 0, 1, 4
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What ``taskworker`` was asked for. ``grace`` is in seconds, ``max_tasks`` bounds the runs of the whole worker."""
-
-    order: QueueOrder
-    processes: int
-    threads: int
-    grace: float
-    burst: bool = False
-    max_tasks: int | None = None
-    shows_runs: bool = False
-    has_scheduler: bool = True
 
 
 class Supervisor:
     """One worker. :meth:`run` returns its exit code."""
 
+    crew_class = Crew
+
     def __init__(self, options: WorkerOptions, *, on_ready: Callable[[Worker], None] = lambda worker: None) -> None:
-        self._options = options
+        self.options = options
+        self.gate = Gate(lambda order: self.crew.tell(order))
+        self.crew: Crew
         self._on_ready = on_ready
+        self._requests = Requests()
         # Here, so that the fork server loads Django on another core while the caller looks at the database.
-        self._start = starting.choose()
-        self._children: list[Child] = []
-        self._respawns: list[tuple[float, int | None]] = []
-        self._boot_failures = 0
-        self._signals = 0
+        self._start: Any = self._choose_start()
         self._is_stopping = False
         self._is_lost = False
         self._is_forced = False
         self._kill_at = 0.0
+        self._outdated: list[Child] = []
         self._exit_code = CLEAN_EXIT
+        self._looked_at = time.monotonic()
+        self._leases_lost = 0
 
     def run(self) -> int:
         """Serve until stopped, dry (``burst``) or done (``max_tasks``)."""
-        waker, self._wakeup = socket.socketpair()
-        with waker, self._wakeup:
-            self._listen_for_signals(waker)
-            self._directory = Path(tempfile.mkdtemp(prefix="taskq-"))
-            self._sign_on()
-            self._loop()
-            self._sign_off()
-        signals.send(signals.worker_stopped, None, worker=self._worker, exit_code=self._exit_code)
+        self._station = open_station(self.options.health, self)
+        with self._requests.listening():
+            self._serve()
         return self._exit_code
+
+    def _choose_start(self) -> starting.StartMethod:
+        return starting.choose(self.options.start_method, patches=self.options.pool == GEVENT)
+
+    def _serve(self) -> None:
+        hooks.start(hooks.Moment.WORKER_START)
+        self._directory = Path(tempfile.mkdtemp(prefix="taskq-"))
+        self._sign_on()
+        self._loop()
+        self._sign_off()
+        hooks.stop(hooks.Moment.WORKER_STOP)
+        signals.send(signals.worker_stopped, None, worker=self._worker, exit_code=self._exit_code)
+
+    # For its services, from any thread; the main loop does it within a tick.
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have the main loop call this. It must not wait for anything: signals and limits wait for it."""
+        self._requests.call(function)
+
+    def stop(self, *, graceful: bool = True) -> None:
+        """Stop, and let what runs finish within the grace period; otherwise cut it short and give it back."""
+        self.call(self._stop if graceful else self._stop_at_once)
+
+    def quiet(self, is_quiet: bool = True) -> None:
+        """Fetch nothing more, finish what runs, and stay; or go on."""
+        self.call(partial(self._set_quiet, is_quiet))
+
+    def restart(self, why: str) -> None:
+        """Replace every process, one after the other, without a gap in service; what they run is finished."""
+        self.call(partial(self._set_outdated, why))
+
+    def reshape(self, **changes: Any) -> None:
+        """Go on with other options: fields of :class:`WorkerOptions`. Nobody's run is interrupted for it."""
+        self.call(partial(self._reshape, changes))
+
+    def exchange(self, **changes: Any) -> None:
+        """The same for its queues or slots, with each process replaced by one that has them, one after the other."""
+        self.call(partial(self._exchange, changes))
+
+    @property
+    def condition(self) -> Condition:
+        """How it is; from any thread."""
+        beats, steady = self._presence.is_beating, self._presence.is_steady
+        return Condition(str(self._worker), self._is_stopping, beats, steady, self._looked_at, self._leases_lost)
 
     # Starting and ending.
 
     def _sign_on(self) -> None:
-        options = self._options
-        self._worker = presence.register(self._directory, str(options.order), options.processes, options.threads)
+        options = self.options
+        last_command = newest_command()
+        self._worker = presence.register(self._directory, options)
         self._presence = presence.Presence(self._worker, self._on_lost)
         self._keeper = Keeper(self._worker.pk, lambda: self._presence.is_steady)
-        self._doorbells = make_doorbells(self._ring, self._keeper.wake, options.order.names, self._is_anyone_idle)
+        self.crew = self.crew_class(
+            options,
+            self._start,
+            self._worker.pk,
+            self._directory,
+            self._keeper,
+            brief=self._brief,
+            totals=self._station.totals if self._station else None,
+        )
+        if self._station is not None:
+            self._station.start()
+        self._commands = Commands(self, self._worker.pk, last_command)
+        self._doorbells = make_doorbells(self._ring, self._note, options.order.names, self._wanted)
         self._scheduling = Scheduling() if options.has_scheduler else None
+        self._load_watch = LoadWatch(self.gate, lambda: self.options.load_limits)
+        self._scaling = Scaling(
+            lambda: self.options,
+            lambda: list(self.crew.children),
+            self.gate,
+            lambda number: self.reshape(processes=number),
+        )
         # Before the first child, so that what a predecessor held runs again at once; and with --burst what is due now,
         # or the first look would find nothing.
         self._keeper.look()
+        self._commands.look_at_state()
         if self._scheduling is not None and options.burst:
             self._scheduling.work()
-        for service in self._services():
-            service.start()
+        self._start_services()
         signals.send(signals.worker_started, None, worker=self._worker)
-        for quota in _quotas(options):
-            self._spawn(quota)
+        self.crew.fill(options.posts())
         connections.close_all()
 
     def _sign_off(self) -> None:
@@ -119,152 +169,149 @@ class Supervisor:
             leftover.unlink()
         self._directory.rmdir()
 
-    def _services(self) -> list[Service]:
-        services = [self._presence, self._keeper, *self._doorbells]
-        return services if self._scheduling is None else [*services, self._scheduling]
+    def _start_services(self) -> None:
+        """Those the options ask for; again when they have changed."""
+        idle = {self._load_watch: not self.options.load_limits, self._scaling: self.options.autoscale is None}
+        for service in self._services():
+            if not idle.get(service):
+                service.start()
 
-    def _spawn(self, quota: int | None) -> None:
-        process_id = presence.register_process(self._worker.pk)
-        path = self._directory / f"{process_id}.slots"
-        table.SlotTable.create(path, self._options.threads).close()
-        plan = process.ProcessPlan(
-            self._worker.pk,
-            process_id,
-            path,
-            self._options.order,
-            quota,
-            self._options.shows_runs,
-            tuple(entry or os.getcwd() for entry in sys.path),
-            os.environ["DJANGO_SETTINGS_MODULE"],
-        )
-        child = Child(process_id, plan, self._start)
-        presence.note_pid(process_id, child.pid)
-        self._children.append(child)
+    def _services(self) -> list[Service]:
+        services = [self._presence, self._keeper, self._commands, *self._doorbells, self._load_watch, self._scaling]
+        if self._station is not None:
+            services.insert(0, self._station)  # the first to start, and the last to stop
+        return services if self._scheduling is None else [*services, self._scheduling]
 
     # The main loop.
 
     def _loop(self) -> None:
         announced = False
-        while self._children or self._respawns:
+        while not self.crew.is_gone:
             ended = self._wait()
-            now = time.monotonic()
-            self._hear_signals(now)
-            for child in list(self._children):
-                if child.process.sentinel in ended:
-                    self._on_death(child, now)
-                else:
-                    self._look_at(child, now)
+            now = self._looked_at = time.monotonic()
+            self._hear_signals()
+            self._requests.obey_calls()
+            self.crew.look(ended, now)
+            self._replace_outdated()
+            if self.crew.is_hopeless and not self._is_stopping:
+                self._exit_code = FAILED_EXIT
+                self._stop()
             if self._is_lost:
                 self._start_over()
-            self._respawn(now)
-            if not announced and any(child.is_up for child in self._children):
+            if not announced and self.crew.is_up:
                 announced = True
                 self._on_ready(self._worker)
-            if self._options.burst and not self._is_stopping and self._is_dry():
-                self._stop(now)
+            if self.options.burst and not self._is_stopping and self._is_dry():
+                self._stop()
             if self._is_stopping and now >= self._kill_at:
                 self._cut()
 
+    def _is_dry(self) -> bool:
+        """Whether nothing is left that could run now; what the load of this host keeps from it still could."""
+        return self.crew.is_dry and LOAD not in self.gate.reasons
+
     def _wait(self) -> set[Any]:
         """Until something happens or it is time to look; returns the sentinels of processes that have ended."""
-        ready = mp_connection.wait([*(child.process.sentinel for child in self._children), self._wakeup], TICK)
-        if self._wakeup in ready:
-            self._wakeup.recv(4096)
+        bell = self._requests.bell
+        ready = mp_connection.wait([*self.crew.sentinels, bell], TICK)
+        if bell in ready:
+            bell.recv(4096)
         return set(ready)
 
-    def _look_at(self, child: Child, now: float) -> None:
-        running = child.table.running()
-        overdue = [entry.claim for entry in running if entry.deadline is not None and now >= entry.deadline]
-        if overdue and not child.overdue:
-            child.overdue = overdue
-            child.kill()
-            return
-        words, times = child.table.words, child.table.times
-        # By the highest number it may hold, not by what it says it holds: that is written a moment after it is true,
-        # and a task that seizes the GIL leaves no such moment. At worst one query in vain for each stall.
-        has_unstarted = words[table.LAST_CLAIM] > max(words[table.REVOKED], child.table.last_started())
-        if not has_unstarted or now - times[table.TICK] < STALLED_AFTER or len(running) < child.table.slots:
-            return
-        if all(now - entry.started > STALLED_AFTER for entry in running):
-            # Not even its bookkeeping thread gets to run: a task holds the GIL. What waits behind it goes elsewhere.
-            self._keeper.give_back(child.process_id, *child.table.revoke_unstarted())
-
-    def _on_death(self, child: Child, now: float) -> None:
-        was_up, has_worked, quota = child.is_up, bool(child.table.words[table.DONE]), child.quota_left()
-        death = child.bury()
-        self._children.remove(child)
-        self._keeper.settle(death, self._directory / f"{child.process_id}.slots")
-        if self._is_stopping or quota == 0:
-            return
-        logger.error("worker process %d is gone: %s", child.pid, death.cause)
-        if was_up and (has_worked or death.running or now - child.born_at > YOUNG):
-            self._boot_failures = 0
-        else:
-            # It never got to a task: a broken environment, not a broken task. No storm of processes.
-            self._boot_failures += 1
-            if self._boot_failures >= MOST_BOOT_FAILURES:
-                logger.critical("worker processes cannot start; giving up after %d tries", self._boot_failures)
-                self._exit_code = FAILED_EXIT
-                self._stop(now)
-                return
-        delay = min(5.0, 0.2 * 2.0**self._boot_failures) if self._boot_failures else 0.0
-        self._respawns.append((now + delay, quota))
-
-    def _respawn(self, now: float) -> None:
-        due = [quota for at, quota in self._respawns if at <= now]
-        self._respawns = [] if self._is_stopping else [entry for entry in self._respawns if entry[0] > now]
-        for quota in due if not self._is_stopping else []:
-            try:
-                self._spawn(quota)
-            except Exception:
-                # The registry cannot be reached: the services say so, and this tries again as long as they do.
-                logger.warning("a worker process could not be started yet", exc_info=True)
-                connections.close_all()
-                self._respawns.append((now + 0.5, quota))
-
-    def _is_dry(self) -> bool:
-        return not self._respawns and self._keeper.is_settled and all(child.is_dry for child in self._children)
-
-    def _is_anyone_idle(self) -> bool:
-        return any(child.is_idle for child in list(self._children))
-
     def _ring(self) -> None:
-        for child in list(self._children):
-            child.order(courier.RING)
+        self.crew.tell(orders.Order(orders.RING))
+        self._note()
+
+    def _note(self) -> None:
         self._keeper.wake()
+        self._commands.wake()
+
+    def _wanted(self) -> set[str]:
+        """Of which queues somebody idle would fetch now."""
+        return set() if self.gate.is_quiet else self.crew.idle_queues - self.gate.closed
+
+    def _brief(self, child: Child) -> None:
+        self.gate.brief(child.order)
+        self._commands.brief(child.order)
 
     # Signals and stopping.
 
-    def _listen_for_signals(self, waker: socket.socket) -> None:
-        waker.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+    def _hear_signals(self) -> None:
+        for number in self._requests.heard():
+            match signal.Signals(number).name:
+                case "SIGTERM" | "SIGINT":
+                    (self._stop_at_once if self._is_stopping else self._stop)()
+                case "SIGQUIT":
+                    self._stop_at_once()
+                case "SIGHUP":
+                    if self._requests.has_hung_up:
+                        self._stop()
+                    else:
+                        self._set_outdated("a restart was asked for")
+                case "SIGUSR1":
+                    self._set_quiet(True)
+                case "SIGCONT":
+                    self._set_quiet(False)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
+    def _stop(self) -> None:
+        if not self._is_stopping:
+            logger.info("stopping: what runs has %g s to finish; a second signal cuts it short", self.options.grace)
+            self._begin_to_stop(self.options.grace)
 
-    def _hear_signals(self, now: float) -> None:
-        heard, self._signals = self._signals, 0
-        if heard and not self._is_stopping:
-            logger.info("stopping: what runs has %g s to finish; a second signal cuts it short", self._options.grace)
-            self._stop(now)
-            heard -= 1
-        if heard:
+    def _stop_at_once(self) -> None:
+        if not self._is_forced:
+            logger.info("stopping at once: what runs is cut short and given back")
             self._is_forced = True
-            self._kill_at = now
+            self._begin_to_stop(0.0)
 
-    def _stop(self, now: float) -> None:
+    def _begin_to_stop(self, grace: float) -> None:
         self._is_stopping = True
-        self._kill_at = now + self._options.grace
-        for child in self._children:
-            child.order(courier.STOP)
+        self._kill_at = time.monotonic() + grace
+        self.crew.close()
+
+    def _set_quiet(self, is_quiet: bool) -> None:
+        if is_quiet != self.gate.is_quiet:
+            logger.info("quiet: nothing more is fetched" if is_quiet else "no longer quiet: fetching again")
+            self.gate.set_quiet(is_quiet)
+
+    def _set_outdated(self, why: str) -> None:
+        if not self._is_stopping:
+            logger.info("every process is replaced: %s", why)
+            self._outdated = list(self.crew.children)
+
+    def _replace_outdated(self) -> None:
+        """One at a time, so that a worker of many processes does not need the memory of twice as many."""
+        while self._outdated and not any(child.successor and not child.is_leaving for child in self.crew.children):
+            child = self._outdated[0]
+            if child in self.crew.children and not self._is_stopping:
+                self.crew.replace(child, "a restart was asked for")
+                if child.successor is None and not child.is_stopping:
+                    return  # it could not be started yet
+            self._outdated.pop(0)
+
+    def _reshape(self, changes: dict[str, Any]) -> None:
+        self.options = replace(self.options, **changes)
+        if not self._is_stopping:
+            self.crew.reshape(self.options.posts())
+            self._presence.note(self.options)
+            self._start_services()
+
+    def _exchange(self, changes: dict[str, Any]) -> None:
+        if self._is_stopping:
+            return
+        self.options = options = replace(self.options, **changes)
+        self.crew.repost(lambda post: replace(post, order=options.order, threads=options.threads))
+        self._presence.note(options)
+        self._set_outdated("its queues or slots change")
+        for bell in self._doorbells:
+            bell.stop(time.monotonic())
+        self._doorbells = make_doorbells(self._ring, self._note, options.order.names, self._wanted)
+        self._start_services()
 
     def _cut(self) -> None:
-        for child in self._children:
-            if self._is_forced and child.table.running():
-                self._exit_code = CUT_EXIT
-            child.kill(is_blameless=True)
+        was_running = self.crew.kill()
+        if self._is_forced and was_running:
+            self._exit_code = CUT_EXIT
 
     def _on_lost(self) -> None:
         self._is_lost = True
@@ -273,20 +320,11 @@ class Supervisor:
         """Another worker took this one for dead and gave back what it held: nothing of it may go on."""
         logger.error("the lease was lost; starting over with new processes")
         self._is_lost = False
-        for child in self._children:
-            child.kill(is_blameless=True)
+        self._leases_lost += 1
+        self.crew.kill()
         old: Any = self._presence
-        options = self._options
-        self._worker = presence.register(self._directory, str(options.order), options.processes, options.threads)
-        self._keeper.worker_id = self._worker.pk
+        self._worker = presence.register(self._directory, self.options)
+        self._keeper.worker_id = self.crew.worker_id = self._commands.worker_id = self._worker.pk
         self._presence = presence.Presence(self._worker, self._on_lost)
         self._presence.start()
         old.stop(time.monotonic())
-
-
-def _quotas(options: WorkerOptions) -> list[int | None]:
-    """``max_tasks`` shared out among the processes; no process without a share."""
-    if options.max_tasks is None:
-        return [None] * options.processes
-    each, rest = divmod(options.max_tasks, options.processes)
-    return [share for number in range(options.processes) if (share := each + (number < rest))]

@@ -193,6 +193,27 @@ def test_E015(found: Found) -> None:
     assert found(BROKERS=brokers, EXCHANGES=exchanges, QUEUES={"mail": {"broker": "mq"}}) == []
 
 
+def test_E016(found: Found) -> None:
+    message = only(found(SLOTS={"mail": 2, "default": 6}, AUTOSCALE=(1, 4)), "E016")
+    assert message.msg == "TASKQ['SLOTS'] and TASKQ['AUTOSCALE'] both say how many processes a worker has."
+    assert found(AUTOSCALE=(1, 4)) == []
+
+
+def test_E017(found: Found) -> None:
+    assert "cannot be imported" in only(found(AUTOSCALE_METRIC="tests.testapp.tasks.wanted_nowhere"), "E017").msg
+    assert "is no function" in only(found(AUTOSCALE_METRIC="tests.settings.ROOT_URLCONF"), "E017").msg
+    assert found(AUTOSCALE_METRIC="tests.testapp.tasks.add") == []
+
+
+def test_E018(found: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found() == []
+    needy = SimpleNamespace(name="shop.tasks.needy", needs=("pool",))
+    monkeypatch.setattr(registry, "_tasks", registry._tasks | {needy.name: needy})
+    message = only(found(), "E018")
+    assert "The task shop.tasks.needy needs 'pool'" in message.msg
+    assert "@resource" in str(message.hint)
+
+
 @pytest.mark.parametrize("url", ["redis://:hunter2@a/0", "amqp://ann:hunter2@a//", "memory://"])
 def test_E014(found: Found, replace: Any, url: str) -> None:
     replace(sqlite())
@@ -275,23 +296,24 @@ def test_W004(found: Found, replace: Any, tmp_path: Path, wal: bool, django_db_b
 def test_W005(found: Found, replace: Any, own_tasks: None) -> None:
     replace(sqlite())
     for number in range(7):
-        task(name=f"slow{number}", soft_time_limit=5)(lambda: None)
+        task(name=f"slow{number}", time_limit=5)(lambda: None)
+    task(name="tidy", soft_time_limit=5)(lambda: None)
     message = only(found(THREADS=2), "W005")
-    assert message.msg == (
-        "Time limits are not enforced with more than one thread: slow0, slow1, slow2, slow3, slow4 and 2 more."
-    )
+    assert message.msg.endswith("replaced without it: slow0, slow1, slow2, slow3, slow4 and 2 more.")
+    assert only(found(COROUTINES=10), "W005").msg == message.msg
     assert found(THREADS=1) == []
 
 
 def test_W005_for_the_limit_of_all_tasks(found: Found, replace: Any) -> None:
     replace(sqlite())
     message = only(found(THREADS=2, TIME_LIMIT=5), "W005")
-    assert message.msg == "TASKQ['TIME_LIMIT'] is set, but time limits are not enforced with more than one thread."
+    assert message.msg.startswith("TASKQ['TIME_LIMIT'] is set, but a run past it is not killed where")
 
 
 @pytest.mark.parametrize(
     ("pool", "threads", "size", "needed"),
-    [(True, 4, 4, 5), ({"min_size": 2}, 1, 2, 4), ({"min_size": 2, "max_size": 8}, 8, 8, 9)],
+    [(True, 4, 4, 6), ({"min_size": 2}, 1, 2, 6), ({"min_size": 2, "max_size": 8}, 8, 8, 9)],
+    ids=["default size", "small", "one short"],
 )
 def test_W006(found: Found, replace: Any, own_tasks: None, pool: Any, threads: int, size: int, needed: int) -> None:
     replace(postgresql(pool=pool))
@@ -301,6 +323,19 @@ def test_W006(found: Found, replace: Any, own_tasks: None, pool: Any, threads: i
     for enough in (False, {"min_size": 4, "max_size": needed}):
         replace(postgresql(pool=enough))
         assert found(THREADS=threads) == []
+
+
+def test_W006_counts_the_connections_of_coroutines(found: Found, replace: Any, own_tasks: None) -> None:
+    replace(postgresql(pool={"min_size": 4, "max_size": 11}))
+    assert "uses up to 12" in only(found(COROUTINES=100), "W006").msg
+    assert found(COROUTINES=100, COROUTINE_CONNECTIONS=9) == []
+    assert found(COROUTINES=9) == []
+
+
+def test_W006_counts_the_connections_of_health_and_scaling(found: Found, replace: Any, own_tasks: None) -> None:
+    replace(postgresql(pool={"min_size": 4, "max_size": 6}))
+    assert found() == []
+    assert "uses up to 8" in only(found(HEALTH_PORT=8001, AUTOSCALE=(1, 2)), "W006").msg
 
 
 def test_every_id_is_listed_and_has_a_test_of_its_name() -> None:

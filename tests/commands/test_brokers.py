@@ -15,7 +15,8 @@ from django_taskq import brokers as all_brokers
 from django_taskq import conf
 from django_taskq.brokers.depot import Finding
 from django_taskq.management import banner, brokers
-from django_taskq.management.commands.taskworker import worker_options
+from django_taskq.management.commands.taskworker import Command
+from django_taskq.management.worker_arguments import parse
 from django_taskq.models import TaskRecord, Worker
 from tests.lettered_depot import LetteredDepot
 from tests.servers import RedisServer
@@ -25,7 +26,6 @@ from tests.workers import WorkerProcess
 
 Depots = dict[str, LetteredDepot]
 Start = Callable[..., WorkerProcess]
-GIVEN = {"queues": None, "processes": 1, "threads": 1, "grace": None, "burst": False, "max_tasks": None}
 
 
 class TestCheck:
@@ -101,7 +101,8 @@ class TestCheck:
 
 class TestBanner:
     def options(self) -> Any:
-        return worker_options(conf.get_settings(), GIVEN)
+        given = ["--processes", "1", "--threads", "1"]
+        return parse(conf.get_settings(), vars(Command().create_parser("manage.py", "taskworker").parse_args(given)))
 
     def test_on_a_terminal(self, depots: Depots) -> None:
         text = "a crash of the server loses up to about one second of enqueues (appendfsync everysec)"

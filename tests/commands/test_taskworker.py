@@ -17,21 +17,22 @@ import pytest
 from django_taskq import __version__, conf
 from django_taskq.management import banner
 from django_taskq.management.commands.taskworker import Command
-from django_taskq.management.commands.taskworker import worker_options as parse
+from django_taskq.management.worker_arguments import parse
 from django_taskq.models import TaskRecord, Worker
 from django_taskq.task import task
 from django_taskq.worker import supervisor
 from tests.commands.conftest import Project
+from tests.docs.test_reference import arguments
 from tests.testapp.tasks import add, nap
 from tests.waiting import wait_for
 from tests.workers import WorkerProcess
 
 Start = Callable[..., WorkerProcess]
-GIVEN = {"queues": None, "processes": None, "threads": None, "grace": None, "burst": False, "max_tasks": None}
 
 
 def options(**given: Any) -> Any:
-    return parse(conf.get_settings(), GIVEN | given)
+    nothing = vars(Command().create_parser("manage.py", "taskworker").parse_args([]))
+    return parse(conf.get_settings(), nothing | given)
 
 
 def test_the_command_line_is_stronger_than_the_settings(settings: Any) -> None:
@@ -46,10 +47,11 @@ def test_the_command_line_is_stronger_than_the_settings(settings: Any) -> None:
 
 def test_every_option_says_its_setting_and_default() -> None:
     text = " ".join(Command().create_parser("manage.py", "taskworker").format_help().split())
-    for option in ("--queues", "--processes", "--threads", "--burst", "--max-tasks", "--grace", "--no-scheduler"):
-        assert option in text
-    assert text.count("Default:") == 7
-    for name in ("PROCESSES", "THREADS", "GRACE"):
+    known = arguments("taskworker")
+    assert {"--queues", "--processes", "--health-port"} <= set(known)
+    assert all(option in text for option in known)
+    assert text.count("Default:") == len(known)
+    for name in ("PROCESSES", "THREADS", "GRACE", "HEALTH_PORT", "HEALTH_HOST", "HEALTH_FILE"):
         assert f"Default: TASKQ['{name}'], or else" in text
 
 
@@ -82,7 +84,8 @@ def test_warnings(settings: Any, monkeypatch: pytest.MonkeyPatch, own_tasks: Non
     assert debug.startswith("DEBUG is on")
     assert root.startswith("running as root")
     assert limits == (
-        "Time limits are not enforced with more than one thread: slow. Use --threads 1 and more --processes."
+        "time_limit is set, but a run past it is not killed where a process has several slots: the process is "
+        "replaced without it: slow. Use --threads 1 and more --processes where a run that hangs must be ended."
     )
     assert len(list(banner.warnings(options(threads=1)))) == 2
 

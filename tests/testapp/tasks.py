@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
+import importlib
 import logging
 import multiprocessing
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
+from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.utils import timezone, translation
 
@@ -29,6 +34,19 @@ def add(x: int, y: int) -> int:
 @task
 def fail(text: str) -> None:
     raise ValueError(text)
+
+
+@task
+def debug(number: int) -> int:
+    breakpoint()  # noqa: T100 - it is the point
+    return number
+
+
+@task
+def sleep_in_database(seconds: float) -> None:
+    """A query that takes so long; PostgreSQL alone."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(%s)", [seconds])
 
 
 @task
@@ -88,10 +106,17 @@ def wait_at_gate(path: str, seconds: float) -> None:
 
 @task
 def note(path: str, key: str, seconds: float = 0, how: str = "sleep") -> None:
-    """Write a line at the start and one at the end. ``until-told`` lasts until :func:`let_go` for this process."""
+    """Write a line at the start and one at the end. ``until-told`` lasts until :func:`let_go` for this process.
+
+    ``burn`` does so too, and computes meanwhile.
+    """
     write_line(path, "start", key)
     if how == "until-told":
         wait_at_gate(path, seconds)
+    elif how == "burn":
+        deadline = time.monotonic() + seconds
+        while not gate(path, os.getpid()).exists() and time.monotonic() < deadline:
+            sum(range(10_000))
     else:
         spend(seconds, how)
     write_line(path, "end", key)
@@ -201,3 +226,172 @@ def add_untracked(x: int, y: int) -> int:
 @task(track_pending=False)
 def add_late(x: int, y: int) -> int:
     return x + y
+
+
+@task
+def allocate(megabytes: int, seconds: float = 0) -> int:
+    """Take so much memory, every page of it, for so long."""
+    taken = bytearray(megabytes << 20)
+    time.sleep(seconds)
+    return len(taken) >> 20
+
+
+@task
+def hoard(megabytes: int) -> int:
+    """Leak so much memory; returns the pid."""
+    _hoarded.append(bytearray(megabytes << 20))
+    return os.getpid()
+
+
+_hoarded: list[bytearray] = []
+
+
+@task
+def recurse() -> None:
+    recurse.function()
+
+
+# It takes 100 MB, and says so.
+PROGRAM = """
+import os, sys, time
+taken = bytearray(100 << 20)
+with open(sys.argv[1], "a") as file:
+    file.write(f"left {sys.argv[2]} {os.getpid()} {time.monotonic()}\\n")
+time.sleep(60)
+"""
+
+
+@task
+def leave_processes(path: str, how: str, seconds: float = 0) -> None:
+    """Start one that would last, in one of several ways, and go on for so long. It writes a line ``left``."""
+    if how in ("subprocess", "own session"):
+        subprocess.Popen([sys.executable, "-c", PROGRAM, path, how], start_new_session=how == "own session")
+    elif how == "multiprocessing":
+        multiprocessing.get_context("fork").Process(target=_last, args=(path, how)).start()
+    elif how == "thread":
+        threading.Thread(target=time.sleep, args=(60,), daemon=False).start()
+        _note_left(path, how)
+    elif how == "joblib":
+        joblib = importlib.import_module("joblib")
+        joblib.Parallel(n_jobs=2)(joblib.delayed(_note_left)(path, how) for _ in range(2))
+    elif (pid := os.fork()) == 0:
+        # A daemon is the child of nobody; a proper one also has a session of its own.
+        if how == "daemon":
+            os.setsid()
+        if os.fork() == 0:
+            _last(path, how)
+        os._exit(0)
+    else:
+        os.waitpid(pid, 0)
+    time.sleep(seconds)
+
+
+def _note_left(path: str, how: str) -> None:
+    write_line(path, "left", how)
+
+
+def _last(path: str, how: str) -> None:
+    _note_left(path, how)
+    time.sleep(60)
+    os._exit(0)
+
+
+@task
+def interrupted(where: str, number: int) -> str:
+    """Use the database, in rounds, until the soft limit strikes; ``where`` is what is around it then."""
+    try:
+        if where == "finally":
+            try:
+                use_database(number)
+            finally:
+                Effect.objects.count()
+        elif where == "transaction":
+            with transaction.atomic():
+                Effect.objects.create(name=f"half {number}")
+                use_database(number)
+        else:
+            use_database(number)
+    except Exception:
+        if where != "except":
+            raise
+        return "tidied"
+    return "in time"
+
+
+def use_database(number: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with transaction.atomic():
+            Effect.objects.filter(name=f"none {number}").count()
+        time.sleep(0.001)
+
+
+@task
+async def interrupted_coroutine(where: str, number: int) -> str:
+    """The same, but its sync calls are let finish."""
+    use = sync_to_async(Effect.objects.filter(name=f"none {number}").count)
+    try:
+        try:
+            while True:
+                await (Effect.objects.acount() if where == "query" else use())
+                await asyncio.sleep(0.001)
+        finally:
+            if where == "finally":
+                await Effect.objects.acount()
+    except SoftTimeLimitExceeded:
+        if where != "except":
+            raise
+        return "tidied"
+
+
+@task
+async def leave_effect_on_loop(name: str) -> None:
+    await Effect.objects.acreate(name=name)
+
+
+@task
+def save_place(path: str, key: str) -> str:
+    """Write down how far it got once it is asked to stop, and go on from there in another worker."""
+    write_line(path, "start", key)
+    if Path(f"{path}.place").exists():
+        return "went on from there"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if current_task.stop_requested():
+            Path(f"{path}.place").touch()
+            write_line(path, "saved", key)
+            current_task.give_back()
+        time.sleep(0.01)
+    return "was never asked"
+
+
+@task
+async def nap_on_loop(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@task
+async def look_around_on_loop(number: int) -> list[str]:
+    """Who and where it is, and what it has enqueued."""
+    await Effect.objects.acreate(name=f"on the loop {number}")
+    enqueued = await add.aenqueue(number, number)
+    return [current_task.id, str(translation.get_language()), timezone.get_current_timezone_name(), enqueued.id]
+
+
+_meeting: set[int] = set()
+_has_met = threading.Event()
+
+
+@task
+async def meet_in_queries(wanted: int) -> int:
+    """How many threads have made sync calls, once so many were in one at the same time."""
+
+    def query() -> int:
+        Effect.objects.count()
+        _meeting.add(threading.get_ident())
+        if len(_meeting) >= wanted:
+            _has_met.set()
+        _has_met.wait(20)
+        return len(_meeting)
+
+    return await sync_to_async(query)()

@@ -40,7 +40,7 @@ class Command(BaseCommand):
         settings = storage.check_settings()
         starting.check_system(self._warn if verbosity else lambda text: None)
         if verbosity:
-            log.configure_for_terminal()
+            log.configure_for_terminal(settings.log_format)
         log.connect(in_worker=True)
         starting.check_database(settings.database, self._warn)
         service = Scheduling()
