@@ -19,6 +19,7 @@ from django.db.models import F
 
 from django_taskq import client, clock, conf, registry, routing, serializers
 from django_taskq.brokers.database.broker import get_dialect
+from django_taskq.cancelling import cancel_records
 from django_taskq.conf_routes import Route
 from django_taskq.exceptions import EnqueueError, InvalidSchedule
 from django_taskq.message import Message, new_ids
@@ -244,7 +245,7 @@ def _write(using: str, rows: list[PeriodicTask], this: Round) -> None:
         client.enqueue(this.messages)
     if this.cancelled:
         # After that: when several due times are decided at once, the previous run may be one of these.
-        TaskRecord.objects.using(using).filter(pk__in=this.cancelled).cancel()
+        cancel_records(TaskRecord.objects.using(using).filter(pk__in=this.cancelled))
     # One INSERT ... ON CONFLICT for all: bulk_update's CASE for each row and column takes several times as long.
     PeriodicTask.objects.using(using).bulk_create(
         rows, update_conflicts=True, unique_fields=["id"], update_fields=[*PROGRESS, "is_enabled"]

@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from django_taskq import client, control, registry
 from django_taskq.admin.words import one_line
+from django_taskq.cancelling import cancel_records
 from django_taskq.exceptions import EnqueueError, SerializationError, UnknownQueue
 from django_taskq.message import Message, new_ids
 from django_taskq.models import TaskAttempt, TaskRecord
@@ -56,7 +57,7 @@ def cancel(records: TaskQuerySet) -> Tally:
     again = records.filter(status=Status.RUNNING, cancel_requested_at__isnull=False).count()
     if again:
         tally.passed_over[_("asked before")] += again
-    tally.done = max(0, records.cancel() - tally.asked)
+    tally.done = max(0, cancel_records(records) - tally.asked)
     return tally
 
 

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_taskq import brokers, conf
+from django_taskq.admin.queues import pause_of
 from django_taskq.admin.words import duration, one_line, precise
 from django_taskq.models import TaskRecord, Worker
 from django_taskq.status import Status
@@ -19,9 +20,7 @@ def why_waiting(record: TaskRecord, using: str) -> str:
     """The sentence; "" for a run that has begun or ended."""
     status = record.shown_status
     if status == Status.RUNNING and record.cancel_requested_at is not None:
-        asked = _(
-            "Cancellation was asked for at %(time)s. It holds once the run is given back or wants another attempt."
-        )
+        asked = _("Cancellation was asked for at %(time)s. The worker that has it is told to stop it.")
         return asked % {"time": precise(record.cancel_requested_at)}
     if status == Status.SCHEDULED:
         return _scheduled(record, using)
@@ -63,6 +62,10 @@ def _claimed(record: TaskRecord) -> str:
 
 def _ready(record: TaskRecord, using: str) -> str:
     queue = one_line(record.queue_name)
+    pause = pause_of(record.queue_name, using)
+    if pause is not None and pause.paused_at is not None:
+        text = _("The queue %(queue)s has been paused since %(time)s: it starts once somebody resumes that.")
+        return text % {"queue": queue, "time": precise(pause.paused_at)}
     online = list(Worker.objects.using(using).online())
     if not online:
         return _("No worker is online: start one with “manage.py taskworker”.")

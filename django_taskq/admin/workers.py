@@ -9,6 +9,7 @@ from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
 from django.db.models import BooleanField, Case, F, Q, Value, When
+from django.db.models.functions import Substr
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -18,7 +19,7 @@ from django.utils.translation import gettext_lazy
 
 from django_taskq import conf
 from django_taskq.admin import words
-from django_taskq.models import TaskRecord, Worker, WorkerProcess
+from django_taskq.models import CommandReply, TaskRecord, Worker, WorkerProcess
 from django_taskq.models.clock import database_now
 from django_taskq.models.worker import WorkerQuerySet
 
@@ -28,6 +29,7 @@ else:
     WorkerModelAdmin = admin.ModelAdmin
 
 SHOWN_RUNS = 100
+SHOWN_COMMANDS, SHOWN_TEXT = 50, 200
 
 
 def worker_look(worker: Worker) -> words.Look:
@@ -194,5 +196,27 @@ def _details(worker: Worker, request: HttpRequest) -> dict[str, Any]:
              "ran": words.duration(words.ran(run))}
             for run in runs
         ],
+        "commands": _commands(worker) if request.user.has_perm("django_taskq.view_command") else None,
         "may_see_tasks": request.user.has_perm("django_taskq.view_taskrecord"),
     }  # fmt: skip
+
+
+def _commands(worker: Worker) -> list[dict[str, Any]]:
+    """The newest commands that it answered, with what it said."""
+    using = conf.get_settings().database
+    replies = CommandReply.objects.using(using).filter(worker=worker).select_related("command").order_by("-pk")
+    # Both texts may be of any length, and an answer may be a whole inspection.
+    cut = replies.defer("reply", "command__arguments").annotate(
+        text=Substr("reply", 1, SHOWN_TEXT), arguments=Substr("command__arguments", 1, SHOWN_TEXT)
+    )
+    return [
+        {
+            "name": words.one_line(reply.command.name),
+            "arguments": words.one_line(reply.arguments),
+            "by": words.one_line(reply.command.issued_by) or words.NONE,
+            "at": words.moment(reply.command.issued_at),
+            "is_ok": reply.is_ok,
+            "text": "" if reply.text == "null" else words.one_line(reply.text),
+        }
+        for reply in cut[:SHOWN_COMMANDS]
+    ]

@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from urllib.parse import quote, unquote
+from django_taskq.conf_shown import MASK, mask
 
-MASK = "***"
-# As much as may be a password, up to the last "@" of the URL: some hold a "/" that nobody has quoted. Several URLs are
-# joined by ";". What only looks like a password (http://host:80/?mail=a@b) is hidden as well, which harms nobody.
-_URL_PASSWORD = re.compile(r"(?<=://)([^\s/?#@:;]*):([^\s;]*)@")
-_QUERY_PASSWORD = re.compile(r"([?&](?:password|passwd|pwd)=)[^\s&;#]+", re.IGNORECASE)
-
-
-def mask(text: str, passwords: Iterable[str] = ()) -> str:
-    """``text`` without passwords: those of any URL in it, and the given ones in plain or quoted form."""
-    masked = _URL_PASSWORD.sub(lambda found: f"{found[1]}:{MASK}@", text)
-    masked = _QUERY_PASSWORD.sub(lambda found: f"{found[1]}{MASK}", masked)
-    for password in passwords:
-        for form in {password, quote(password, safe=""), quote(password), unquote(password)} - {""}:
-            masked = masked.replace(form, MASK)
-    return masked
+__all__ = ["MASK", "mask", "one_line", "several_lines", "shortened"]
 
 
 def one_line(text: str) -> str:

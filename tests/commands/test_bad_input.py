@@ -48,6 +48,16 @@ def test_priority_out_of_range() -> None:
         (["--queues", "defualt"], "argument --queues: no queue is named 'defualt'. Did you mean \"default\"?"),
         (["--queues", ","], "argument --queues: --queues names no queue"),
         (["--queues", "default=0"], "argument --queues: the weight of queue 'default' is '0'; it takes a whole number"),
+        (["--slots", "defualt=2"], "argument --slots: no queue is named 'defualt'. Did you mean \"default\"?"),
+        (["--slots", "default"], "argument --slots: it takes parts such as mail=2 or default+bulk=6, which 'default'"),
+        (["--slots", "default=2", "--queues", "default"], "argument --slots: not together with --queues"),
+        (["--slots", "default=2", "--processes", "2"], "argument --slots: not together with --processes"),
+        (["--slots", "default=2", "--autoscale", "1,2"], "argument --slots: not together with --autoscale"),
+        (["--autoscale", "2"], "argument --autoscale: it takes the fewest and the most processes, such as 2,8"),
+        (["--autoscale", "1,2", "--processes", "2"], "argument --autoscale: not together with --processes"),
+        (["--autoscale", "1,2", "--max-tasks", "9"], "argument --autoscale: not together with --max-tasks"),
+        (["--max-load", "bulk=cpu:80"], "argument --max-load: no queue is named 'bulk'."),
+        (["--max-load", "default=80"], "argument --max-load: it takes limits such as cpu:80 or memory:90"),
         (["--proceses", "1"], "unrecognized arguments: --proceses 1"),
     ],
 )
@@ -153,7 +163,10 @@ def test_settings_without_a_module(project: Project, module: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["stauts"], "no verb is named 'stauts'. Did you mean \"status\"? Verbs: status, queues, show,"),
+        (
+            ["stauts"],
+            "no verb is named 'stauts'. Did you mean \"status\"? Verbs: status, health, queues,",
+        ),
         ([], "the following arguments are required: VERB"),
         (["cancel"], "the following arguments are required: ID"),
         (["show", "12"], "CommandError: '12' is not the id of a run"),

@@ -57,11 +57,13 @@ class TestList:
         age = rows["mail"].pop("oldest_seconds")
         assert age is not None
         assert rows["mail"] == {
-            "broker": "bulk", "available": 3, "ready": 5, "outbox": 2, "error": None, "is_known": True
+            "broker": "bulk", "available": 3, "ready": 5, "outbox": 2, "error": None, "is_known": True,
+            "paused": None,
         }  # fmt: skip
         assert 59 < rows["rows"].pop("oldest_seconds") < 90
         assert rows["rows"] == {
-            "broker": "rows", "available": 1, "ready": 1, "outbox": 0, "error": None, "is_known": True
+            "broker": "rows", "available": 1, "ready": 1, "outbox": 0, "error": None, "is_known": True,
+            "paused": None,
         }  # fmt: skip
         assert (rows["strange"]["broker"], rows["strange"]["is_known"]) == ("default", False)
         assert (rows["exchange:orders"]["available"], rows["exchange:orders"]["outbox"]) == (0, 1)

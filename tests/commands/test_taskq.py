@@ -220,9 +220,7 @@ class TestCancel:
     def test_it(self, call: Call) -> None:
         (ready,), (running,), (done,) = make(), make(status=Status.RUNNING), make(status=Status.SUCCESSFUL)
         output = call("cancel", str(ready.pk), str(running.pk))
-        assert output.out == (
-            f"{ready.pk} cancelled\n{running.pk} was claimed by a worker: it will not be tried again\n"
-        )
+        assert output.out == (f"{ready.pk} cancelled\n{running.pk} is with a worker, which is told to stop it\n")
         assert statuses() == {"CANCELLED": 1, "RUNNING": 1, "SUCCESSFUL": 1}
         running.refresh_from_db()
         assert running.cancel_requested_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import types
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +15,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from django_taskq import maintenance, registry, signals
+from django_taskq.brokers import get_broker
 from django_taskq.exceptions import (
     PoisonTask,
     ResultNotFound,
@@ -25,6 +27,7 @@ from django_taskq.exceptions import (
     WorkerLost,
 )
 from django_taskq.maintenance import Death, settle_death
+from django_taskq.message import Action, Outcome
 from django_taskq.models import TaskAttempt, TaskRecord, Worker, WorkerProcess
 from django_taskq.result import TaskError, TaskResult
 from django_taskq.status import Status
@@ -410,9 +413,47 @@ class TestDeaths:
 
     def test_a_hard_limit_ends_it(self) -> None:
         result = self.start()
-        self.die(overdue=[row().claim])
-        with pytest.raises(TimeLimitExceeded):
+        self.die(errors={row().claim: TimeLimitExceeded("2 s passed")}, is_charged=False)
+        with pytest.raises(TimeLimitExceeded, match="2 s passed"):
             result.get(timeout=0)
+
+    def test_killed_for_a_cancel_it_is_cancelled_and_charged_nothing(self) -> None:
+        result = self.start()
+        self.die(errors={row().claim: TaskCancelled("while it ran")}, is_charged=False)
+        with pytest.raises(TaskCancelled):
+            result.get(timeout=0)
+        assert (row().status, row().crashes, row().reason) == (Status.CANCELLED, 0, "TaskCancelled")
+        assert not TaskAttempt.objects.exists()
+
+    def test_a_run_is_ended_while_its_process_lives(self) -> None:
+        result = self.start()
+        (outcome,) = maintenance.end_runs(PROCESS, {row().claim: TimeLimitExceeded("2 s passed")})
+        assert outcome.delivery.id == result.id
+        with pytest.raises(TimeLimitExceeded, match="2 s passed"):
+            result.get(timeout=0)
+        assert WorkerProcess.objects.get(pk=PROCESS).stopped_at is None
+        # What its thread still returns is refused, and the end of the process changes nothing.
+        late = Outcome(outcome.delivery, Action.SUCCESS, time.time(), time.time(), "3")
+        assert get_broker().settle(PROCESS, [late]) == [late]
+        self.die(running=[row().claim])
+        assert (row().status, row().crashes) == (Status.FAILED, 1)
+        assert TaskAttempt.objects.count() == 1
+
+    def test_what_ended_by_itself_is_not_ended_again(self) -> None:
+        add.enqueue(1, 2)
+        work()
+        assert maintenance.end_runs(PROCESS, {row().claim: TimeLimitExceeded("2 s passed")}) == []
+        assert not TaskAttempt.objects.exists()
+
+    def test_a_claim_that_is_made_after_the_death_is_given_back_in_the_end(self) -> None:
+        """A database may carry out what had been waiting for a lock when its client was killed."""
+        self.die(running=[])
+        self.start()
+        maintenance.rescue_strays()
+        assert row().status == Status.RUNNING
+        WorkerProcess.objects.filter(pk=PROCESS).update(stopped_at=timezone.now() - timedelta(hours=1))
+        assert maintenance.rescue_strays() == 1
+        assert row().status == Status.READY
 
     def test_a_cancel_that_was_asked_for_is_honoured(self) -> None:
         result = self.start()

@@ -5,7 +5,9 @@ from django_taskq.management.verbs.bench import Bench
 from django_taskq.management.verbs.cancel import Cancel
 from django_taskq.management.verbs.dead_letters import DeadLetters
 from django_taskq.management.verbs.demo import Demo
+from django_taskq.management.verbs.health import Health
 from django_taskq.management.verbs.import_celery_beat import ImportCeleryBeat
+from django_taskq.management.verbs.limits import Limits
 from django_taskq.management.verbs.prune import Prune
 from django_taskq.management.verbs.queues import Queues
 from django_taskq.management.verbs.retry import Retry
@@ -14,10 +16,14 @@ from django_taskq.management.verbs.schedules import Schedules
 from django_taskq.management.verbs.settings import ShowSettings
 from django_taskq.management.verbs.show import Show
 from django_taskq.management.verbs.status import ShowStatus
+from django_taskq.management.verbs.workers import Workers
 
 VERBS: dict[str, type[AnyVerb]] = {
     "status": ShowStatus,
+    "health": Health,
     "queues": Queues,
+    "workers": Workers,
+    "limits": Limits,
     "show": Show,
     "run": Run,
     "retry": Retry,

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
+from django_taskq.cancelling import cancel_records
 from django_taskq.maintenance import records
 from django_taskq.management.storage import RUNTIME_EXIT
 from django_taskq.management.verbs.base import Verb
@@ -16,7 +17,7 @@ from django_taskq.status import FINAL, Status
 class Cancel(Verb):
     """What has been claimed is asked to stop; what has ended stays as it is."""
 
-    help = "Cancel runs that have not started; what runs already is not tried again."
+    help = "Cancel runs: what has not started will not, and what runs is stopped."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", metavar="ID", nargs="+", help="Ids of runs.")
@@ -25,7 +26,7 @@ class Cancel(Verb):
         refused = 0
         for record in find_records(options["ids"]):
             was_final = record.is_final
-            records().filter(pk=record.pk).cancel()
+            cancel_records(records().filter(pk=record.pk))
             record.refresh_from_db(using=record._state.db)
             if was_final or record.status in FINAL - {Status.CANCELLED}:
                 refused += 1
@@ -33,6 +34,6 @@ class Cancel(Verb):
             elif record.status == Status.CANCELLED:
                 self.write(f"{record.pk} cancelled")
             else:
-                self.write(f"{record.pk} was claimed by a worker: it will not be tried again")
+                self.write(f"{record.pk} is with a worker, which is told to stop it")
         if refused:
             raise CommandError(f"{refused} run(s) not changed", returncode=RUNTIME_EXIT)

@@ -1,4 +1,4 @@
-"""``taskq queues``: what waits where, at the brokers and in the rows; and how to throw it away."""
+"""``taskq queues``: what waits where, at the brokers and in the rows; how to pause a queue, and how to empty one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_taskq import brokers, client, conf
+from django_taskq import brokers, client, conf, control
 from django_taskq.brokers.depot import Depot
-from django_taskq.exceptions import DepotError
+from django_taskq.exceptions import DepotError, UnknownQueue
 from django_taskq.maintenance import records
 from django_taskq.management import asking
 from django_taskq.management.asking import Inquiry
@@ -18,10 +18,12 @@ from django_taskq.management.storage import RUNTIME_EXIT, USAGE_EXIT
 from django_taskq.management.text import mask, one_line
 from django_taskq.management.verbs.base import Verb, add_json_option
 from django_taskq.management.verbs.status import COUNTED, bounded, names_with_work, number
+from django_taskq.management.verbs.workers import issuer
 from django_taskq.message import EXCHANGE
+from django_taskq.models import Queue
 from django_taskq.status import Status
 
-ACTIONS = ("list", "purge")
+ACTIONS = ("list", "pause", "resume", "purge")
 # Dead letters have no counter; each that is counted is read.
 COUNTED_LETTERS = 100
 
@@ -29,30 +31,46 @@ COUNTED_LETTERS = 100
 class Queues(Verb):
     """A depot that is down is one line of the list, and the exit code 1."""
 
-    help = "Show every queue with its broker and what waits there, or purge queues. Exits with 1 if a broker is down."
+    help = "Show, pause, resume or purge queues; with their brokers and what waits there. Exits with 1 if one is down."
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = f"{', '.join(ACTIONS)} (default: list)."
         parser.add_argument("action", metavar="ACTION", nargs="?", default="list", choices=ACTIONS, help=actions)
-        parser.add_argument("names", metavar="NAME", nargs="*", help="With purge: names of queues.")
+        parser.add_argument("names", metavar="NAME", nargs="*", help="With all but list: names of queues.")
+        parser.add_argument("--reason", help="With pause: why, for others to read.")
         parser.add_argument("--yes", action="store_true", help="With purge: do it. Otherwise it is only counted.")
         add_json_option(parser)
 
     def run(self, **options: Any) -> None:
-        is_purge = options["action"] == "purge"
-        if is_purge != bool(options["names"]):
-            raise CommandError(
-                "purge takes the names of queues" if is_purge else "names of queues go with purge",
-                returncode=USAGE_EXIT,
-            )
-        if is_purge and options["as_json"]:
-            raise CommandError("argument --json: it goes with list", returncode=USAGE_EXIT)
-        if options["yes"] and not is_purge:
-            raise CommandError("argument --yes: it goes with purge", returncode=USAGE_EXIT)
-        if is_purge:
-            self._purge(list(dict.fromkeys(options["names"])), is_sure=options["yes"])
-        else:
+        action, names = options["action"], list(dict.fromkeys(options["names"]))
+        problem = ""
+        if (action == "list") == bool(names):
+            problem = f"{action} takes the names of queues" if action != "list" else "list takes no names of queues"
+        elif options["as_json"] and action != "list":
+            problem = "argument --json: it goes with list"
+        elif options["yes"] and action != "purge":
+            problem = "argument --yes: it goes with purge"
+        elif options["reason"] is not None and action != "pause":
+            problem = "argument --reason: it goes with pause"
+        if problem:
+            raise CommandError(problem, returncode=USAGE_EXIT)
+        if action == "list":
             self._list(options["as_json"])
+        elif action == "purge":
+            self._purge(names, is_sure=options["yes"])
+        else:
+            self._pause_or_resume(action, names, options["reason"] or "")
+
+    def _pause_or_resume(self, action: str, names: Sequence[str], reason: str) -> None:
+        for name in names:
+            try:
+                if action == "pause":
+                    control.pause_queue(name, reason=reason, by=issuer(), timeout=0)
+                else:
+                    control.resume_queue(name, by=issuer(), timeout=0)
+            except UnknownQueue as error:
+                raise CommandError(one_line(str(error)), returncode=USAGE_EXIT) from error
+            self.write(f"queue {one_line(name)} {action}d")
 
     def _list(self, as_json: bool) -> None:
         inquiry = Inquiry()
@@ -107,8 +125,17 @@ class Queues(Verb):
 
 def queues(inquiry: Inquiry) -> list[dict[str, Any]]:
     """Every queue that is known or has something waiting, by name; exchanges that wait to be sent to among them."""
-    known = client.known_queues()
-    return [_described(name, inquiry) | {"is_known": name in known} for name in sorted(known | set(names_with_work()))]
+    known, paused = client.known_queues(), pauses()
+    return [
+        _described(name, inquiry) | {"is_known": name in known, "paused": paused.get(name)}
+        for name in sorted(known | set(names_with_work()) | set(paused))
+    ]
+
+
+def pauses() -> dict[str, dict[str, Any]]:
+    """Since when, by whom and why queues are paused, by their names."""
+    rows = Queue.objects.using(conf.get_settings().database).paused()
+    return {row.name: {"since": row.paused_at, "by": row.paused_by, "reason": row.reason} for row in rows}
 
 
 def _described(name: str, inquiry: Inquiry) -> dict[str, Any]:
@@ -154,6 +181,9 @@ def keepers(inquiry: Inquiry) -> list[dict[str, Any]]:
 
 def _queue(row: dict[str, Any]) -> tuple[str, ...]:
     note = "" if row["is_known"] else "(no worker serves it by default)"
+    if row["paused"] is not None:
+        by, reason = one_line(row["paused"]["by"]), one_line(row["paused"]["reason"])
+        note = f"PAUSED{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
     if row["error"] is not None:
         note = f"unreachable: {row['error']}"
     available = "?" if row["available"] is None else number(row["available"])

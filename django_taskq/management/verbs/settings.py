@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import fields
 from datetime import timedelta
-from inspect import isroutine
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.views.debug import SafeExceptionReporterFilter
 
-from django_taskq import conf
-from django_taskq.conf_brokers import BrokerConfig
-from django_taskq.management.text import mask, one_line
+from django_taskq.conf_shown import DEFAULT, of_project
+from django_taskq.management.text import one_line
 from django_taskq.management.verbs.base import Verb, add_json_option
 from django_taskq.management.verbs.lookup import find_task
 from django_taskq.options import TaskOptions
 
-DEFAULT, PROJECT, TASK = "default", "TASKQ", "@task option"
+TASK = "@task option"
 # Where an option of a task is None, these settings hold.
 FROM_SETTINGS = ("time_limit", "soft_time_limit")
-# Those that are parsed into objects of our own: shown as what was written, without what is at its default.
-STRUCTURED = ("QUEUES", "BROKERS", "EXCHANGES", "ROUTES")
 
 
 class ShowSettings(Verb):
@@ -45,18 +40,6 @@ class ShowSettings(Verb):
             self.write(line if source == DEFAULT else self.style.MIGRATE_LABEL(line))
 
 
-def of_project() -> dict[str, tuple[Any, str]]:
-    """Values and sources of all settings, by their names in ``TASKQ``."""
-    settings, given = conf.get_settings(), conf.configured_names()
-    found = {}
-    for name in conf.setting_names():
-        value = getattr(settings, name.lower())
-        if name in STRUCTURED:
-            value = _document(value)
-        found[name] = (mask(value) if isinstance(value, str) else value, PROJECT if name in given else DEFAULT)
-    return found
-
-
 def of_task(name: str) -> dict[str, tuple[Any, str]]:
     """Values and sources of a task's options, by their names in ``@task``."""
     task = find_task(name)
@@ -73,28 +56,10 @@ def of_task(name: str) -> dict[str, tuple[Any, str]]:
             value = [f"{cls.__module__}.{cls.__qualname__}" for cls in value]
             found[option.name] = (value, TASK if value else DEFAULT)
             continue
+        if isinstance(value, type):
+            value = f"{value.__module__}.{value.__qualname__}"
         found[option.name] = (value, DEFAULT if value == option.default else TASK)
     return found
-
-
-def _document(value: Any) -> Any:
-    if isinstance(value, BrokerConfig):
-        # Passwords may also stand among the options.
-        options = SafeExceptionReporterFilter().cleanse_setting("OPTIONS", dict(value.options))
-        found = {"URL": mask(value.url), "PREFIX": value.prefix, "OPTIONS": options}
-        return {key: item for key, item in found.items() if item}
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = [each for each in fields(value) if getattr(value, each.name) not in (_default(each), None)]
-        return {each.name: _document(getattr(value, each.name)) for each in changed}
-    if isinstance(value, Mapping):
-        return {key: _document(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_document(item) for item in value]
-    return f"{value.__module__}.{value.__qualname__}" if isroutine(value) else value
-
-
-def _default(of: Field[Any]) -> Any:
-    return of.default if of.default_factory is MISSING else of.default_factory()
 
 
 def _text(value: Any) -> str:
