@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,36 +15,62 @@ from multiprocessing import forkserver
 from types import ModuleType
 from typing import Any
 
+from django_taskq.conf_workers import FORKSERVER, SPAWN
+
 logger = logging.getLogger("django_taskq")
+
+# What a spawned process does first. Not a function of ours: whoever unpickles one imports its module, and with it our
+# models, for which Django has to be set up; and all of it finds the standard library as it is by then.
+_BEGIN = """
+import django, pickle
+django.setup()
+target, plan = pickle.loads(job)
+target(plan, *pipes)
+"""
+_PATCH = """
+from gevent import monkey
+monkey.patch_all()
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StartMethod:
-    """A multiprocessing context, ready to start children."""
+    """A multiprocessing context, ready to start children. ``patches`` is for gevent."""
 
     context: Any
+    patches: bool = False
 
     def spawn(self, target: Callable[..., None], args: tuple[Any, ...]) -> Any:
-        """Start a child that runs ``target``. Not daemonic: tasks may start processes of their own."""
+        """Start a child that runs ``target``. Not daemonic: tasks may start processes of their own.
+
+        The first of ``args`` is a plan; the others are ends of pipes.
+        """
+        if self.context.get_start_method() == SPAWN:
+            plan, *pipes = args
+            begin = _PATCH + _BEGIN if self.patches else _BEGIN
+            target, args = exec, (begin, {"job": pickle.dumps((target, plan)), "pipes": pipes})
         process = self.context.Process(target=target, args=args, daemon=False)
         with _without_main(), _import_path_in_environment():
             process.start()  # which starts a new fork server where the old one has died
         return process
 
 
-def choose() -> StartMethod:
-    """The fork server, started now so that it loads Django while the caller goes on; ``spawn`` when it must be."""
+def choose(method: str | None = None, *, patches: bool = False) -> StartMethod:
+    """The fork server, started now so that it loads Django while the caller goes on; ``spawn`` when it must be.
+
+    With ``method`` it is that one. ``patches``: children have gevent's patches before they load anything.
+    """
+    if patches or method == SPAWN or FORKSERVER not in multiprocessing.get_all_start_methods():
+        return StartMethod(multiprocessing.get_context(SPAWN), patches)
     others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return StartMethod(multiprocessing.get_context("spawn"))
-    if others:
+    if others and method is None:
         logger.warning(
             "importing this project starts threads (%s), so processes are spawned instead of forked: "
             "slower to start, and no memory is shared",
             ", ".join(others),
         )
-        return StartMethod(multiprocessing.get_context("spawn"))
-    context = multiprocessing.get_context("forkserver")
+        return StartMethod(multiprocessing.get_context(SPAWN))
+    context = multiprocessing.get_context(FORKSERVER)
     context.set_forkserver_preload(["django_taskq.worker.preload"])
     with _without_main(), _import_path_in_environment():
         forkserver.ensure_running()

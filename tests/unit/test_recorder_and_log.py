@@ -10,6 +10,7 @@ import pytest
 
 from django_taskq import signals
 from django_taskq.brokers.memory import MemoryBroker
+from django_taskq.logging import JsonFormatter, TextFormatter
 from django_taskq.message import Action, ErrorText, Outcome
 from django_taskq.worker import log
 from django_taskq.worker.recorder import Recorder
@@ -103,10 +104,10 @@ class TestLog:
     @pytest.mark.parametrize(
         ("action", "level", "text"),
         [
-            (Action.SUCCESS, "INFO", "ok 1000ms"),
-            (Action.CANCELLED, "INFO", "cancelled: E: why"),
-            (Action.RETRY, "WARNING", "tries again in 5.0s: E: why"),
-            (Action.FAILED, "ERROR", "failed 1000ms"),
+            (Action.SUCCESS, "INFO", "ok 1000ms (waited "),
+            (Action.CANCELLED, "INFO", "cancelled 1000ms (waited "),
+            (Action.RETRY, "WARNING", "tries again in 5.0s, ran 1000ms (waited "),
+            (Action.FAILED, "ERROR", "failed 1000ms (waited "),
         ],
     )
     def test_each_ending_is_one_record(
@@ -117,8 +118,11 @@ class TestLog:
         (record,) = caplog.records
         assert record.levelname == level
         assert text in record.getMessage()
+        assert record.getMessage().endswith("ms, attempt 1, queue default): E: why")
         assert outcome.delivery.name in record.getMessage()
         assert outcome.delivery.id in record.getMessage()
+        assert (record.outcome, record.duration) == (action.value, 1.0)
+        assert record.wait >= 0
 
     def test_connecting_twice_logs_once(self, caplog: pytest.LogCaptureFixture) -> None:
         log.connect(in_worker=True)
@@ -130,8 +134,10 @@ class TestLog:
             raise ValueError("no")
 
         self.announce(execute(make_task(fails)))
-        assert "Traceback (most recent call last)" in caplog.records[-1].getMessage()
-        assert 'raise ValueError("no")' in caplog.records[-1].getMessage()
+        # Where any formatter finds it.
+        text = logging.Formatter().format(caplog.records[-1])
+        assert "Traceback (most recent call last)" in text
+        assert 'raise ValueError("no")' in text
 
     @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028", "\x1b[2K"], ids=ascii)
     def test_neither_name_nor_error_begins_a_line(self, caplog: pytest.LogCaptureFixture, end: str) -> None:
@@ -141,7 +147,64 @@ class TestLog:
             raise ValueError(f"x{end}{forged}")
 
         self.announce(execute(make_task(fails, name=f"name{end}{forged}")))
-        first, *others = caplog.records[-1].getMessage().splitlines()
+        text = logging.Formatter().format(caplog.records[-1])
+        first, *others = text.splitlines()
         assert "fail" in first
         assert not [line for line in others if line.startswith(forged)]
-        assert "\x1b" not in caplog.records[-1].getMessage()
+        assert "\x1b" not in text
+
+    def test_a_run_that_never_started(self, caplog: pytest.LogCaptureFixture) -> None:
+        outcome = make_outcome(Action.CANCELLED, error=ErrorText("a.E", "why"))
+        outcome.started_at = outcome.finished_at = None
+        self.announce(outcome)
+        assert caplog.records[-1].getMessage().endswith("cancelled (not started, attempt 1, queue default): E: why")
+
+
+@pytest.fixture
+def unconfigured(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[logging.Logger]:
+    """As in a project without a LOGGING; the root logger is one of the test's own."""
+    root = logging.RootLogger(logging.WARNING)
+    ours = logging.Manager(root).getLogger("django_taskq")
+    monkeypatch.setattr(log, "logger", ours)
+    monkeypatch.setattr(ours, "root", root, raising=False)
+    settings.LOGGING = {}
+    return root
+
+
+class TestTerminal:
+    def test_everything_is_shown_where_nothing_is_configured(self, unconfigured: logging.Logger) -> None:
+        assert log.configure_for_terminal("json")
+        (handler,) = unconfigured.handlers
+        assert isinstance(handler.formatter, JsonFormatter)
+        assert unconfigured.level == logging.INFO
+        names = [name for name in ("shop", "django_taskq", "django.db") if handler.filter(making_record(name))]
+        assert names == ["shop", "django_taskq"]
+        assert not log.configure_for_terminal()
+        assert unconfigured.handlers == [handler]
+
+    def test_a_project_s_logging_is_left_alone(self, unconfigured: logging.Logger, settings: Any) -> None:
+        settings.LOGGING = {"version": 1}
+        assert log.configure_for_terminal()
+        assert not unconfigured.handlers
+        (handler,) = log.logger.handlers
+        assert isinstance(handler.formatter, TextFormatter)
+
+    def test_a_handler_of_the_project_is_enough(self, unconfigured: logging.Logger) -> None:
+        unconfigured.addHandler(logging.NullHandler())
+        assert not log.configure_for_terminal("json")
+        assert len(unconfigured.handlers) == 1
+
+
+def making_record(name: str) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.INFO, __file__, 1, "text", (), None)
+
+
+def test_without_info_nobody_listens_for_successes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "django_taskq")
+    try:
+        log.connect(in_worker=False)
+        assert not signals.task_finished.receivers
+        assert signals.task_failed.receivers
+    finally:
+        for signal in SIGNALS.values():
+            signal.disconnect(dispatch_uid="django_taskq.log")
