@@ -17,7 +17,7 @@ DEV := $(VENV)/.dev-$(HERE)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup test test-fast test-py313 lint format docs demo demo-admin bench bench-peers dist clean
+.PHONY: help setup test test-fast test-whole soak test-py313 lint format docs demo demo-admin bench bench-peers dist clean
 
 help: ## List the targets (the default)
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,12 @@ test: $(DEV) ## Run all tests on SQLite, then the database tests on PostgreSQL (
 
 test-fast: $(DEV) ## Run the unit and architecture tests: SQLite, no processes, seconds
 	@TASKQ_TEST_DB=sqlite $(PY) -m pytest tests/unit tests/architecture $(ARGS)
+
+test-whole: $(DEV) ## The same, with the suites of workers that take as long as all the rest
+	@TASKQ_TEST_WHOLE=1 $(PY) -m tests $(ARGS)
+
+soak: $(DEV) ## Run every fault case in full, for hours; one table (ARGS="--minutes N --only F08,F57" and others)
+	@$(PY) -m tests.soak $(ARGS)
 
 test-py313: ## As root on Debian: run the tests on Debian 13's Python 3.13, on Django 6.0 and 6.1 (ARGS= as above)
 	@$(PYTHON) -m tests.debian13 $(ARGS)
@@ -82,5 +88,5 @@ $(RUNTIME): pyproject.toml
 
 $(DEV): $(RUNTIME)
 	@echo "Installing the development tools into $(VENV) ..."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[env,postgres,redis]" --group dev
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[env,otel,postgres,redis]" --group dev
 	@touch $@

@@ -62,6 +62,7 @@ def at_work(process: WorkerProcess, history: History) -> list[int]:
     return sorted(set(process.children()) & {line.pid for line in history.lines()})
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("what", ["child", "supervisor", "everything"])
 def test_kills_lose_nothing(place: Place, history: History, what: str) -> None:
     load, killed = Load(history), set[int]()

@@ -16,7 +16,7 @@ import pytest
 
 from django_taskq.models import TaskRecord
 from django_taskq.status import Status
-from django_taskq.worker.supervisor import MOST_BOOT_FAILURES
+from django_taskq.worker.crew import MOST_BOOT_FAILURES
 from tests.conftest import ROOT
 from tests.faults.conftest import ROUNDS
 from tests.faults.history import (
