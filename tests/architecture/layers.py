@@ -14,14 +14,15 @@ from tests.architecture.package import Import, Module, Package, When
 BLOCKS: dict[str, set[str]] = {
     "start": {"apps"},
     "words": {
-        "exceptions", "status", "conf", "conf_brokers", "conf_exchanges", "conf_routes", "clock", "signals", "retry",
-        "schedules", "overdue", "options", "arguments",
+        "exceptions", "status", "conf", "conf_brokers", "conf_exchanges", "conf_routes", "conf_workers", "conf_health",
+        "clock", "sizes", "signals", "conf_shown", "retry", "schedules", "overdue", "options", "arguments", "logging",
     },
     "what travels": {"serializers", "message", "envelope"},
     "rows": {"models", "migrations"},
     "how work is kept": {"brokers"},
     "asking for work": {
-        "registry", "context", "control", "routing", "client", "result", "workflows", "canvas", "task",
+        "registry", "context", "cancelling", "control", "routing", "client", "result", "workflows", "canvas", "task",
+        "resources", "open_resources", "hooks", "class_hooks", "defining",
     },
     "doing work": {"worker", "scheduler", "declared", "maintenance"},
     "edges": {"backend", "pytest_plugin", "admin", "bench", "checks", "router", "testing", "contrib", "management"},

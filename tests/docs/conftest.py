@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from django_taskq import registry, serializers, signals
+from django_taskq import hooks, registry, resources, serializers, signals
 
 # What pages call their own module: the tasks they define are ``shop.tasks.add`` and so on.
 MODULE = "shop.tasks"
@@ -19,6 +19,8 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "shop", ModuleType("shop"))
     monkeypatch.setitem(sys.modules, MODULE, made)
     monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
+    monkeypatch.setattr(resources, "_resources", dict(resources._resources))
+    monkeypatch.setattr(hooks, "_hooks", {moment: list(declared) for moment, declared in hooks._hooks.items()})
     monkeypatch.setattr(serializers, "_encoders", dict(serializers._encoders))
     monkeypatch.setattr(serializers, "_decoders", dict(serializers._decoders))
     for signal in vars(signals).values():

@@ -15,7 +15,7 @@ from tests.docs import pages
 from tests.docs.pages import DOCS, ROOT, Block
 
 # They need a network or a person; what they lead to is tested elsewhere.
-NOT_DONE = ("pip", "createsuperuser", "runserver")
+NOT_DONE = ("pip", "createsuperuser", "--runserver")
 
 # A shell for one session of the page, checked as a doctest; names go on from one session to the next as in one shell.
 SHELL = """

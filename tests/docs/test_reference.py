@@ -30,7 +30,7 @@ DJANGO_OPTIONS = {
 OTHER_WORDS = {
     "INSTALLED_APPS", "DATABASES", "LOGGING", "DEBUG", "USE_TZ", "ATOMIC_REQUESTS", "SILENCED_SYSTEM_CHECKS", "TASKQ",
     "URL", "PREFIX", "OPTIONS", "CELERY_BEAT_SCHEDULE", "CELERY_TIMEZONE", "MATERIALIZED", "CASE", "UUID", "NAME",
-    "ACTION",
+    "ACTION", "VALUE", "TASK", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS",
 }  # fmt: skip
 
 
@@ -193,7 +193,8 @@ class TestNames:
             if not re.fullmatch(r"django_taskq(\.\w+)+", name):
                 continue
             head = name.split(".")[1]
-            if re.fullmatch(r"(view|add|change|retry|run|schedule|cancel|delete|replay|discard)_\w+", head):
+            verbs = "view|add|change|retry|run|schedule|cancel|delete|replay|discard|control|pause|set"
+            if re.fullmatch(rf"({verbs})_\w+", head):
                 assert head in permission_names(), name
             else:
                 find(name)
@@ -235,9 +236,10 @@ class TestNames:
 
 
 def permission_names() -> set[str]:
-    from django_taskq.models import TaskRecord
+    from django_taskq.models import Command, Queue, TaskLimits, TaskRecord
 
-    own = {name for name, _ in TaskRecord._meta.permissions}
+    own = {name for model in (TaskRecord, Command, Queue, TaskLimits) for name, _ in model._meta.permissions}
+    own |= {"view_command", "view_queue", "view_tasklimits"}
     return own | {f"{verb}_{model}" for verb in ("view", "delete") for model in ("taskrecord", "worker")}
 
 
