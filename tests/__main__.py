@@ -37,7 +37,7 @@ PROCESSES = (os.cpu_count() or 1) + 2
 
 def run_pytest(database: str, *arguments: str) -> int:
     print(f"\n*** The tests on {database}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), "--dist", "loadgroup", *arguments]
+    command = [sys.executable, "-m", "pytest", "-n", str(PROCESSES), *arguments]
     environment = os.environ | {"TASKQ_TEST_DB": database}
     # The tests start hundreds of processes, and compiling the package in each of them doubles the time it all takes.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -14,6 +14,7 @@ import pytest
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone, translation
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.servers import Chromium, PostgresServer, RedisServer, Server, ServerMissing
 from tests.workers import WorkerProcess
@@ -22,6 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 DATABASE_DIRECTORIES = ("backend", "conformance", "faults", "integration")
 # What these words in a test's id stand for is slow to start and large: one process of a run does all of it.
 HEAVY = ("browser", "rabbit")
+# They take as long as all others together: `make test-whole` and `make soak` run them.
+LONG = {
+    "bench/test_brokers",
+    "commands/test_development",
+    "depots/test_gate",
+    "faults/test_connections",
+    "faults/test_crash_points",
+    "faults/test_slope",
+    "integration/test_pools",
+    "integration/test_spawn",
+    "integration/test_worker_limits",
+}
 MISSING = pytest.StashKey[dict[str, str]]()
 WORKERS = pytest.StashKey[list[WorkerProcess]]()
 
@@ -37,15 +50,31 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit("stopped by SIGTERM", returncode=128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
+    # A shell ignores these for what it starts in the background, and every worker would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist looks at the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByServer(LoadScopeScheduling):  # type: ignore[misc]  # xdist ships no types for it
+    """Hands tests out one by one, but all that want the same heavy server to the same process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((word for word in HEAVY if word in nodeid), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
+    return ByServer(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    if not os.environ.get("TASKQ_TEST_WHOLE"):
+        later = [item for item in items if f"{item.path.parent.name}/{item.path.stem}" in LONG]
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in set(later)]
     for item in items:
-        for group in HEAVY:
-            if group in item.nodeid:
-                item.add_marker(pytest.mark.xdist_group(group))
         if item.get_closest_marker("one_database"):
             continue
         if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in DATABASE_DIRECTORIES:

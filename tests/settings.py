@@ -2,7 +2,7 @@
 
 The environment chooses: ``TASKQ_TEST_DB`` (sqlite, postgresql), ``TASKQ_TEST_DB_NAME``, ``_HOST``, ``_PORT``,
 ``_USER``, ``_PASSWORD``, ``TASKQ_TEST_OTHER_DB_NAME`` for the second alias, ``TASKQ_TEST_SETTINGS`` (JSON) for
-``TASKQ`` ``TASKQ_TEST_FRAMEWORK_QUEUES`` for more queues of
+``TASKQ``, ``TASKQ_TEST_START_METHOD`` for all workers, ``TASKQ_TEST_FRAMEWORK_QUEUES`` for more queues of
 ``TASKS["default"]`` and ``TASKQ_TEST_LOG_LEVEL``. Without any of them importing this opens and makes no file.
 """
 
@@ -53,6 +53,8 @@ INSTALLED_APPS = [
     "tests.testapp",
 ]
 TASKQ = json.loads(env("TASKQ_TEST_SETTINGS", "{}"))
+if env("TASKQ_TEST_START_METHOD"):
+    TASKQ["START_METHOD"] = env("TASKQ_TEST_START_METHOD")
 
 # Django's tasks framework, or its backport. tests/backend defines tasks of it, for which these aliases are.
 if find_spec("django.tasks") is None and find_spec("django_tasks") is not None:
