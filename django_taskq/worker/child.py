@@ -16,7 +16,7 @@ from django_taskq.maintenance import Death
 from django_taskq.worker import identity, process, reaping, starting, table
 from django_taskq.worker.health.totals import Totals
 from django_taskq.worker.options import Post
-from django_taskq.worker.orders import STOP, Order
+from django_taskq.worker.orders import RING, STOP, Order
 from django_taskq.worker.reaping import Member
 from django_taskq.worker.watching import MemoryWatch, Progress
 
@@ -39,6 +39,7 @@ class Child:
         reader, self._orders = start.context.Pipe(duplex=False)
         os.set_blocking(self._orders.fileno(), False)
         self._lock = threading.Lock()
+        self._unsent = b""
         reports = None if totals is None else totals.admit(start.context)
         self.process = start.spawn(process.main, (plan, reader, reports))
         reader.close()
@@ -62,11 +63,21 @@ class Child:
         self.is_leaving = False
 
     def order(self, order: Order) -> None:
-        """Send an order, from any thread; a child that is gone hears nothing, and the main loop will notice."""
+        """Send an order, from any thread; a child that is gone hears nothing, and the main loop will notice.
+
+        What does not fit into the pipe is sent by :meth:`flush`, in order; only a ring is not worth waiting for.
+        """
         with self._lock:
-            if not self._orders.closed:
+            if order.word != RING or not self._unsent:
+                self._unsent += order.dumps()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what it has not read yet, as far as it goes; again and again, as a task may keep the interpreter."""
+        with self._lock:
+            if self._unsent and not self._orders.closed:
                 with suppress(BrokenPipeError, BlockingIOError):
-                    os.write(self._orders.fileno(), order.dumps())
+                    self._unsent = self._unsent[os.write(self._orders.fileno(), self._unsent) :]
 
     def stop(self) -> None:
         """Have it finish what runs, and end."""

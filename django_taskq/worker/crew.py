@@ -202,6 +202,7 @@ class Crew:
             if child.process.sentinel in ended:
                 self._on_death(child, now)
             else:
+                child.flush()
                 self._look_at(child, now)
         for child in self.children:
             if child.successor is not None and child.successor.is_serving:

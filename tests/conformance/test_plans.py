@@ -123,10 +123,10 @@ def test_a_batch_costs_milliseconds_not_a_look_at_everything(table: Bed, verb: s
     assert best < 0.1
 
 
-def test_measuring_the_queues_does_not_read_history(table: Bed) -> None:
+def test_measuring_the_queues_does_not_read_history(table: Bed, request: pytest.FixtureRequest) -> None:
     """All of a partial index may be read, which is what waits or runs; never the table."""
-    if connection.vendor == "postgresql":
-        pytest.skip("PostgreSQL chooses by statistics, which autovacuum changes during the test")
+    if connection.vendor == "postgresql" and "busy" in request.node.name:
+        pytest.skip("where much of the table waits, PostgreSQL may find reading all of it cheaper than the index")
     table.take(BATCH)
     plans: list[str] = []
     with explained(plans):

@@ -44,6 +44,9 @@ class FakeChild(Child):
         self.successor = None
         self.told: list[bytes] = []
 
+    def flush(self) -> None:
+        """All of it was read at once."""
+
     def order(self, order: Order) -> None:
         self.told.append(order.word)
 
