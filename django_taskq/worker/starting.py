@@ -27,9 +27,13 @@ django.setup()
 target, plan = pickle.loads(job)
 target(plan, *pipes)
 """
+# asyncio's C module knows one running loop for each thread of the system, and all greenlets of a process are one: while
+# a loop waits in one of them the others could neither run theirs nor make queries. The same in Python asks gevent.
 _PATCH = """
+import sys
 from gevent import monkey
 monkey.patch_all()
+sys.modules["_asyncio"] = None
 """
 
 

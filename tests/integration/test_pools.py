@@ -23,7 +23,9 @@ from tests.testapp.tasks import (
     debug,
     fail,
     leave_effect,
+    leave_effect_on_loop,
     nap,
+    nap_on_loop,
     note,
     note_until_attempt,
     note_with_soft_limit,
@@ -160,6 +162,18 @@ class TestGevent:
         assert process.wait() == 0
         assert_no_orphans(process)
         assert_registry_is_clean()
+
+    def test_coroutines_wait_side_by_side_and_hinder_nobody(self, worker: Start) -> None:
+        """Each has a loop of its own, in its greenlet: neither other loops nor sync queries find it running."""
+        worker("--pool", "gevent", "--threads", "30", "--processes", "1")
+        nap_on_loop.enqueue_many([((1.0,), {}) for _ in range(10)])
+        leave_effect_on_loop.enqueue_many([((f"loop {number}",), {}) for number in range(10)])
+        leave_effect.enqueue_many([((str(number), 0.05), {}) for number in range(30)])
+        wait_until_finished()
+        assert Effect.objects.count() == 40
+        assert not TaskRecord.objects.exclude(status=Status.SUCCESSFUL).exists()
+        rows = TaskRecord.objects.filter(name__endswith="nap_on_loop").order_by("started_at")
+        assert rows[9].started_at < rows[0].finished_at
 
     def test_a_query_lets_others_go_on(self, worker: Start, history: History) -> None:
         """psycopg waits by gevent's leave. SQLite does not wait, but blocks."""
