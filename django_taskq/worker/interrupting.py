@@ -15,12 +15,15 @@ from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import AsyncToSync, async_to_sync
 
 from django_taskq.exceptions import SoftTimeLimitExceeded, TaskCancelled
 from django_taskq.worker import greenlets
+
+if TYPE_CHECKING:
+    from django_taskq.worker.shielding import Shield
 
 # What interrupts a task, whoever sends it.
 INTERRUPTS = (SoftTimeLimitExceeded, TaskCancelled)
@@ -34,17 +37,23 @@ _clear_async_exc = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void
 )
 
 
-def raise_in_thread(ident: int, error: BaseException) -> None:
-    """Have this very error raised in a thread, at the next step that it takes in Python.
+def raise_in_thread(ident: int, error: BaseException, shield: Shield | None = None) -> None:
+    """Have this very error raised in a thread, at the next step that it takes in Python outside of ``shield``.
 
-    A call into C, such as a sleep or a query, returns first; a greenlet is struck where it waits.
+    A call into C, such as a sleep, returns first; a greenlet is struck where it waits.
     """
     if greenlets.are_threads():
-        greenlets.throw(ident, error)
+        greenlets.throw(ident, error, shield)
         return
-    # The interpreter takes a class and calls it there. This one's call answers with the error that there is.
-    carrier = type("Carrier", (BaseException,), {"__new__": lambda cls: error})
-    _set_async_exc(ident, carrier)
+    # The interpreter takes a class and calls it there; inside an ``except`` twice, with what it got the first time.
+    # This one's call answers with the error that there is.
+    carrier = type("Carrier", (BaseException,), {"__new__": lambda cls, *args: error})
+    # No call between the look and what follows from it, so that the thread can take no step in between.
+    if shield is not None and shield.depth:
+        shield.held += (error,)
+        shield.hurry()
+    else:
+        _set_async_exc(ident, carrier)
 
 
 def forget_in_thread(ident: int) -> None:

@@ -20,9 +20,10 @@ from django.db.backends.signals import connection_created
 
 from django_taskq.exceptions import SoftTimeLimitExceeded, TaskCancelled
 from django_taskq.message import Delivery, Outcome
-from django_taskq.worker import executor, hygiene
+from django_taskq.worker import executor, hygiene, shielding
 from django_taskq.worker.interrupting import INTERRUPTS, Drive, as_interrupt, forget_in_thread, raise_in_thread, watch
 from django_taskq.worker.lane import Lane
+from django_taskq.worker.shielding import Shield
 from django_taskq.worker.table import SlotTable
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Slot:
         self._lock = threading.Lock()
         self._is_open = False
         self._is_struck = False
+        self._shield = Shield()
         self._drive: Drive | None = None
         self._cancel: BaseException | None = None
         # For the signal's handler: what to raise, or until when it is too early for the soft limit.
@@ -72,12 +74,14 @@ class Slot:
         self._is_main = threading.current_thread() is threading.main_thread()
         if self._is_main:
             signal.signal(signal.SIGALRM, self._on_alarm)
+        shielding.cover(self._shield)
         lane, get, done = self._lane, self._lane.inbox.get, self._courier.done
         while (delivery := get()) is not None:
             outcome = executor.execute(delivery, self)
             tidy_if_connected(outcome, is_interrupted=self._is_struck)
             self.delivery = None
             done(outcome, lane)
+        shielding.cover(None)
         connections.close_all()
 
     def begin(self, delivery: Delivery, hard: float | None, memory: int = 0, *, commit_first: bool) -> bool:
@@ -158,7 +162,7 @@ class Slot:
             self._error = error
             signal.pthread_kill(self._thread, signal.SIGALRM)
         else:
-            raise_in_thread(self._thread, error)
+            raise_in_thread(self._thread, error, self._shield)
 
     def _close(self) -> None:
         with self._lock:
@@ -184,8 +188,11 @@ class Slot:
             self._soft_at = math.inf
             self._is_struck = True
             error = as_interrupt(soft_limit_passed(self._soft))
-        if error is not None and self._is_open:
-            raise error
+        try:
+            if error is not None and self._is_open and not self._shield.hold(error, frame):
+                raise error
+        finally:
+            del error  # which holds this frame, which would hold it
 
 
 def soft_limit_passed(seconds: float) -> SoftTimeLimitExceeded:

@@ -6,12 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
+from django_taskq.exceptions import TaskCancelled
 from django_taskq.models import TaskRecord
 from django_taskq.status import Status
 from tests.faults.history import History, assert_registry_is_clean, wait_until_finished
 from tests.testapp.models import Effect
-from tests.testapp.tasks import interrupted, interrupted_coroutine, leave_effect, leave_effect_on_loop, save_place
+from tests.testapp.tasks import (
+    add,
+    interrupted,
+    interrupted_coroutine,
+    leave_effect,
+    leave_effect_on_loop,
+    query_until_told,
+    save_place,
+)
 from tests.waiting import wait_for
 from tests.workers import WorkerProcess
 
@@ -56,8 +66,42 @@ def test_a_soft_limit_leaves_slot_and_connection_usable(
     # No half of a transaction was committed, and nothing of one run got into another's.
     assert not Effect.objects.filter(name__startswith="half").exists()
     assert Effect.objects.filter(name__startswith="after").count() == RUNS
+    # What a task wrote to tidy up was committed.
+    if task is interrupted:
+        tidied = ends.filter(status=Status.SUCCESSFUL, result='"tidied"').count()
+        assert tidied
+        assert Effect.objects.filter(name__startswith="tidied").count() == tidied
     assert process.children() == [child]
     assert "left a transaction open" not in process.log()
+    process.terminate()
+    assert process.wait() == 0
+    assert_registry_is_clean()
+
+
+@pytest.mark.parametrize(
+    "options", [("--threads", "1"), ("--threads", "2"), ("--pool", "gevent", "--threads", "4")], ids=" ".join
+)
+def test_a_query_that_lasts_is_cut_short(worker: Start, history: History, options: tuple[str, ...]) -> None:
+    """And the task goes on to use the connection, after its transaction was rolled back."""
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL can be told to")
+    process = worker("--processes", "1", *options)
+    query_until_told.enqueue(history.path, "first", 0).get(20)
+    result = query_until_told.using(soft_time_limit=0.5).enqueue(history.path, "long", 30)
+    assert result.get(20) == "the soft time limit of 0.5 s passed"
+    took = history.wait_for("struck", "long").at - history.wait_for("start", "long").at
+    print(f"\nstruck after {took:.3f} s")
+    assert took < 5
+    assert sorted(Effect.objects.values_list("name", flat=True)) == ["half first", "tidied long"]
+    cancelled = query_until_told.enqueue(history.path, "cancelled", 30)
+    history.wait_for("start", "cancelled")
+    cancelled.cancel()
+    with pytest.raises(TaskCancelled):
+        cancelled.get(20)
+    assert add.enqueue(1, 2).get(20) == 3
+    # Nothing had to be ended by force.
+    assert "cannot be ended" not in process.log()
+    assert "was killed" not in process.log()
     process.terminate()
     assert process.wait() == 0
     assert_registry_is_clean()

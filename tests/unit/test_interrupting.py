@@ -53,6 +53,29 @@ class TestThreads:
         assert caught == [LIMIT]
         assert caught[0] is LIMIT
 
+    def test_also_where_another_is_handled(self) -> None:
+        handles = threading.Event()
+        caught: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                try:
+                    raise KeyError
+                except KeyError:
+                    handles.set()
+                    spin()
+            except BaseException as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        assert handles.wait(10)
+        assert thread.ident is not None
+        raise_in_thread(thread.ident, LIMIT)
+        thread.join(10)
+        assert len(caught) == 1
+        assert caught[0] is LIMIT
+
     def test_what_was_not_seen_can_be_forgotten(self) -> None:
         may_call, has_called, ends = threading.Lock(), threading.Event(), []
         may_call.acquire()
