@@ -1,4 +1,4 @@
-"""Cancelling what runs: the supervisor sees the marks on rows, tells the process, and kills where nobody listens."""
+"""Cancelling what runs: the supervisor sees the marks on rows, tells the process, and ends what does not listen."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cancels:
         self._given_up: set[Held] = set()
 
     def look(self) -> float | None:
-        """Tell and kill what is to be; seconds until somebody's patience ends, None when nobody was told."""
+        """Tell and end what is to be; seconds until somebody's patience ends, None when nobody was told."""
         now = time.monotonic()
         running = {
             (child.process_id, claim): child
@@ -59,7 +59,7 @@ class Cancels:
         for held in [held for held, since in waiting.items() if now - since >= PATIENCE]:
             self._given_up.add(held)
             del waiting[held]
-            self._boss.call(partial(self._boss.crew.kill_for_cancel, *held))
+            self._boss.call(partial(self._boss.crew.end_cancelled, *held))
         return max(0.0, min(waiting.values()) + PATIENCE - now) if waiting else None
 
 

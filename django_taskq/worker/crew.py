@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.db.utils import Error
 
-from django_taskq.exceptions import TaskCancelled
+from django_taskq.exceptions import TaskqError
 from django_taskq.worker import enforcing, memory, orders, presence, process, reaping, starting, table, watching
 from django_taskq.worker.child import Child
 from django_taskq.worker.health.totals import Totals
@@ -183,16 +183,16 @@ class Crew:
             child.kill("the worker was told to end it", is_blameless=True, among=living)
         return was_running
 
-    def kill_for_cancel(self, process_id: int, claim: int) -> bool:
-        """End a run that heeds no cancelling with its process, if that has no other slot; whether it could be done.
+    def end_cancelled(self, process_id: int, claim: int) -> bool:
+        """End a run that heeds no cancelling, with its process or as lost beside others; whether it still ran.
 
         The run ends CANCELLED and is charged nothing.
         """
         for child in self.children:
-            running = [entry.claim for entry in child.table.running()]
-            if child.process_id == process_id and child.table.slots == 1 and running == [claim]:
-                child.errors[claim] = TaskCancelled("it was cancelled while it ran")
-                child.kill("its run was cancelled and did not heed it", is_blameless=True)
+            running = child.table.running()
+            if child.process_id == process_id and any(entry.claim == claim for entry in running):
+                self._lose(child, enforcing.cancel(child, claim))
+                enforcing.end_if_spent(child, running)
                 return True
         return False
 
@@ -231,15 +231,18 @@ class Crew:
             self.replace(child, WEAR[worn])
 
     def _keep_limits(self, child: Child, running: list[table.Running], now: float) -> None:
-        lost = enforcing.keep(child, running, now)
+        self._lose(child, enforcing.keep(child, running, now))
+        enforcing.end_if_spent(child, running)
+
+    def _lose(self, child: Child, lost: Mapping[int, TaskqError]) -> None:
+        """These of its runs are over for everybody but itself."""
         if lost:
             logger.error(
-                "worker process %d has lost %d of its %d slots to runs past their hard time limit",
+                "worker process %d has lost %d of its %d slots to runs that cannot be ended",
                 child.pid, len(child.lost), child.table.slots,
             )  # fmt: skip
             self._keeper.end_runs(child.process_id, lost)
-            self.replace(child, "a thread of it cannot be ended")
-        enforcing.end_if_spent(child, running)
+            self.replace(child, "a run of it cannot be ended")
 
     def _was_out_of_memory(self) -> bool:
         """Whether the kernel has killed somebody for memory since this was last asked."""

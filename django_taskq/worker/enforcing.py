@@ -1,11 +1,11 @@
-"""The limits of runs as the supervisor keeps them: what passes one is ended, by force where it has to be."""
+"""What the supervisor ends by force where it has to: runs past their limits, and cancelled ones that go on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from django_taskq import sizes
-from django_taskq.exceptions import MemoryLimitExceeded, TaskqError, TimeLimitExceeded
+from django_taskq.exceptions import MemoryLimitExceeded, TaskCancelled, TaskqError, TimeLimitExceeded
 from django_taskq.worker import table
 from django_taskq.worker.child import Child
 from django_taskq.worker.table import Running
@@ -17,21 +17,34 @@ def keep(child: Child, running: Sequence[Running], now: float) -> Mapping[int, T
     Returns, by claim, how those end that go on in threads: they are lost from now on.
     """
     _keep_memory(child, running, now)
-    is_alone = child.table.slots == 1
-    what = "the worker process was killed" if is_alone else "its thread goes on, and its outcome is refused"
+    what = (
+        "the worker process was killed" if child.table.slots == 1 else "its thread goes on, and its outcome is refused"
+    )
     passed: dict[int, TaskqError] = {}
     for entry in running:
         if entry.deadline is not None and now >= entry.deadline and entry.claim not in child.lost:
             limit = entry.deadline - entry.started
             passed[entry.claim] = TimeLimitExceeded(f"the hard time limit of {limit:g} s passed; {what}")
-    if not passed or child.killed_for:
+    return _end(child, passed, "its run passed the hard time limit")
+
+
+def cancel(child: Child, claim: int) -> Mapping[int, TaskqError]:
+    """Do the same for a run that was cancelled and did not heed it."""
+    if claim in child.lost:
         return {}
-    child.errors.update(passed)
-    if is_alone:
-        child.kill("its run passed the hard time limit", is_blameless=True)
+    error = TaskCancelled("it was cancelled while it ran")
+    return _end(child, {claim: error}, "its run was cancelled and did not heed it")
+
+
+def _end(child: Child, errors: Mapping[int, TaskqError], why: str) -> Mapping[int, TaskqError]:
+    if not errors or child.killed_for:
         return {}
-    child.lost.update(passed)
-    return passed
+    child.errors.update(errors)
+    if child.table.slots == 1:
+        child.kill(why, is_blameless=True)
+        return {}
+    child.lost.update(errors)
+    return errors
 
 
 def _keep_memory(child: Child, running: Sequence[Running], now: float) -> None:
@@ -55,4 +68,4 @@ def end_if_spent(child: Child, running: Sequence[Running]) -> None:
     child.table.words[table.LOST] = lost
     is_over = child.is_stopping and child.table.words[table.HELD] <= lost
     if lost == len(running) > 0 and (is_over or lost == child.table.slots):
-        child.kill("only runs past their limit were left in it", is_blameless=True)
+        child.kill("only runs that cannot be ended were left in it", is_blameless=True)

@@ -140,7 +140,7 @@ class SoloCrew(Crew):
             child.kill("the worker was told to end it", is_blameless=True)
         return was_running
 
-    def kill_for_cancel(self, process_id: int, claim: int) -> bool:
+    def end_cancelled(self, process_id: int, claim: int) -> bool:
         """It cannot be done."""
         return False
 

@@ -12,13 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from django_taskq.exceptions import MemoryLimitExceeded, TaskFailed, TimeLimitExceeded
+from django_taskq.exceptions import MemoryLimitExceeded, TaskCancelled, TaskFailed, TimeLimitExceeded
 from django_taskq.models import TaskRecord
 from django_taskq.status import Status
 from django_taskq.worker import memory
 from tests.faults.history import History, assert_no_orphans, assert_registry_is_clean, crashes, wait_until_finished
 from tests.faults.processes import waited_for_processor
-from tests.testapp.tasks import add, allocate, die, hoard, leave, leave_processes, note, recurse
+from tests.testapp.tasks import (
+    add,
+    allocate,
+    die,
+    heedless,
+    heedless_on_loop,
+    hoard,
+    leave,
+    leave_processes,
+    nap_on_loop,
+    note,
+    recurse,
+)
 from tests.waiting import wait_for
 from tests.workers import WorkerProcess
 
@@ -63,6 +75,40 @@ def test_a_hard_limit_in_threads(worker: Start, history: History, how: str) -> N
     log = process.log()
     assert "has lost 1 of its 2 slots" in log
     assert re.search(rf"run {slow.id} of tests.testapp.tasks.note has ended: TimeLimitExceeded: .* 1 s passed", log)
+    assert_ends_well(process)
+
+
+@pytest.mark.parametrize("how", ["hangs in C", "swallows it", "swallows it on the loop"])
+def test_cancelling_what_heeds_nothing_beside_others(worker: Start, history: History, how: str) -> None:
+    """As with a hard limit: over for everybody, its neighbour finishes, and the process is replaced."""
+    on_loop = how.endswith("loop")
+    process = worker("--processes", "1", *(("--coroutines", "2") if on_loop else ("--threads", "2")))
+    (child,) = wait_for(process.children)
+    neighbour = nap_on_loop.enqueue(4) if on_loop else note.enqueue(history.path, "neighbour", 4)
+    task = {"hangs in C": note, "swallows it": heedless}.get(how, heedless_on_loop)
+    stubborn = task.enqueue(history.path, "stubborn", 60)  # type: ignore[attr-defined]
+    history.wait_for("start", "stubborn")
+    waited = waited_for_processor(process)
+    before = time.monotonic()
+    assert stubborn.cancel() is False
+    with pytest.raises(TaskCancelled):
+        stubborn.get(20)
+    took = time.monotonic() - before
+    print(f"\nCANCELLED after {took:.2f} s")
+    # Told within a second, patient for another.
+    assert took < 1 + 1 + 1 + max(0, waited_for_processor(process) - waited)
+    assert add.enqueue(1, 2).get(10) == 3
+    assert neighbour.get(20) is None
+    wait_for(lambda: child not in process.children(), 10, process.log)
+    row = TaskRecord.objects.get(pk=stubborn.id)
+    assert (row.status, row.reason, row.crashes) == (Status.CANCELLED, "TaskCancelled", 0)
+    row = TaskRecord.objects.get(pk=neighbour.id)
+    assert (row.status, row.crashes, row.attempt) == (Status.SUCCESSFUL, 0, 1)
+    assert history.count("start", "stubborn") == 1
+    assert not history.count("end", "stubborn")
+    log = process.log()
+    assert re.search(r"has lost 1 of its \d slots", log)
+    assert f"run {stubborn.id} of {task.name} has ended: TaskCancelled: it was cancelled while it ran" in log
     assert_ends_well(process)
 
 

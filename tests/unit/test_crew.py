@@ -33,7 +33,7 @@ class FakeChild(Child):
         self.process_id = process_id
         self.post = plan.post
         self.table = SlotTable(plan.table, SlotTable.slots_in(plan.table))
-        self.pid = 1000 + process_id
+        self.pid = (1 << 23) + process_id  # more than any system gives out
         self.process = SimpleNamespace(sentinel=object(), exitcode=0)  # type: ignore[assignment]
         self.progress, self.memory = Progress(self.table, patience), MemoryWatch(self.pid)
         self.born_at = 0.0
@@ -366,18 +366,51 @@ class TestCancelling:
     def test_a_run_that_is_alone(self, bench: Bench) -> None:
         (child,) = bench.start(MAIL)
         bench.run(child, 0, 5)
-        assert bench.crew.kill_for_cancel(child.process_id, 5)
+        assert bench.crew.end_cancelled(child.process_id, 5)
         bench.look(child)
         (death,) = bench.keeper.deaths
         assert isinstance(death.errors[5], TaskCancelled)
         assert not death.is_charged
+        assert not bench.keeper.ended
 
-    def test_not_another_run_nor_with_neighbours_nor_the_unknown(self, bench: Bench) -> None:
+    def test_beside_others_it_is_lost_and_they_finish(self, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+        (child,) = bench.start(BULK)
+        bench.run(child, 0, 6)
+        bench.run(child, 1, 7)
+        assert bench.crew.end_cancelled(child.process_id, 6)
+        assert isinstance(bench.keeper.ended[6], TaskCancelled)
+        assert not child.killed_for
+        assert "has lost 1 of its" in caplog.text
+        assert child.successor is not None
+        bench.serve(child.successor)
+        bench.look()
+        assert child.is_stopping
+        # Lost once: its own limit and another word change nothing.
+        bench.keeper.ended.clear()
+        assert bench.crew.end_cancelled(child.process_id, 6)
+        assert not bench.keeper.ended
+        child.is_stopping = True
+        bench.end(child, 1)
+        bench.look()
+        assert child.killed_for
+        assert child.is_blameless
+
+    def test_all_of_them_lost(self, bench: Bench) -> None:
+        (child,) = bench.start(BULK)
+        for slot in range(child.table.slots):
+            bench.run(child, slot, 6 + slot)
+        for slot in range(child.table.slots):
+            assert not child.killed_for
+            assert bench.crew.end_cancelled(child.process_id, 6 + slot)
+        assert child.killed_for
+
+    def test_not_another_run_nor_the_unknown(self, bench: Bench) -> None:
         alone, shared = bench.start(MAIL, BULK)
         bench.run(alone, 0, 5)
         bench.run(shared, 0, 6)
-        assert not bench.crew.kill_for_cancel(alone.process_id, 4)
-        assert not bench.crew.kill_for_cancel(shared.process_id, 6)
-        assert not bench.crew.kill_for_cancel(99, 5)
+        assert not bench.crew.end_cancelled(alone.process_id, 4)
+        assert not bench.crew.end_cancelled(shared.process_id, 5)
+        assert not bench.crew.end_cancelled(99, 5)
         assert not alone.killed_for
         assert not shared.killed_for
+        assert not bench.keeper.ended
