@@ -36,7 +36,7 @@ def work(workers: Any = None, *, timeout: float = TIMEOUT, by: Any = None) -> Re
 
 
 def restart(workers: Any = None, *, timeout: float = TIMEOUT, by: Any = None) -> Replies:
-    """Stop in order and start again in the same process with the code and settings as they are by then."""
+    """Replace every process, one after another, without a gap; the code is the one the worker was started with."""
     return issue("restart", workers=workers, timeout=timeout, by=by)
 
 
@@ -115,9 +115,12 @@ def set_time_limits(
 ) -> Replies:
     """Time limits of a task, in seconds, instead of those of its options; with neither, its options hold again.
 
-    For runs that start from then on; what a call sets itself goes before. Stored: it holds over restarts.
+    For runs that start from then on; what a call sets itself goes before. Stored: it holds over restarts. Those of a
+    task that is no more can be cleared. Raises :exc:`InvalidCommand`.
     """
-    if registry.find(task_name) is None:
+    limits = apps.get_model("django_taskq", "TaskLimits").objects.using(conf.get_settings().database)
+    is_left_over = soft is None and hard is None and limits.filter(task_name=task_name).exists()
+    if registry.find(task_name) is None and not is_left_over:
         hint = conf.suggest(task_name, [task.name for task in registry.all_tasks()])
         raise InvalidCommand(f"no task is named {task_name[:100]!r}.{hint}")
     arguments = {"task_name": task_name, "soft": soft, "hard": hard}

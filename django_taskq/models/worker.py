@@ -6,6 +6,7 @@ than the lease, other workers give that back (:mod:`django_taskq.maintenance`).
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 from django.db import models
@@ -42,6 +43,8 @@ class Worker(models.Model):
     queues = models.CharField(_("queues"), max_length=1000, blank=True)
     processes = models.PositiveSmallIntegerField(_("processes"))
     threads = models.PositiveSmallIntegerField(_("threads"))
+    # By queue, of all its processes; those that share some name the same ones. NULL from code that did not count them.
+    slots = models.JSONField(_("slots"), null=True, editable=False)
     version = models.CharField(_("version"), max_length=32)
     started_at = models.DateTimeField(_("started at"), default=timezone.now)
     heartbeat_at = models.DateTimeField(_("last heartbeat"), default=timezone.now)
@@ -57,6 +60,15 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hostname}:{self.pid}"
+
+    @property
+    def slots_by_queue(self) -> dict[str, int]:
+        """How many slots each of its queues has; queues that share slots have the same ones."""
+        if self.slots is not None:
+            return dict(self.slots)
+        # Names with weights (a=3), or with slots of their own (a+b=2), of which processes times threads is the sum.
+        names = re.split(r"[,+]", re.sub(r"=\d+", "", self.queues))
+        return {name.strip(): self.processes * self.threads for name in names if name.strip()}
 
 
 class WorkerProcess(models.Model):

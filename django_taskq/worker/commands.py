@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import IntegrityError, transaction
@@ -30,7 +30,13 @@ from django_taskq.worker.overrides import Limits
 from django_taskq.worker.service import Service
 
 if TYPE_CHECKING:
-    from django_taskq.worker.obeying import Boss
+    from django_taskq.worker.obeying import Boss as Obeying
+
+    class Boss(Obeying, Protocol):
+        """Who also has a row that says which queues it serves."""
+
+        def note_queues(self) -> None: ...
+
 
 logger = logging.getLogger("django_taskq")
 
@@ -43,6 +49,7 @@ MOST_REPLY = 1 << 18  # characters
 # Numbers are given out before commits, so a lower one may show later: it is looked for so long, and so many of them.
 GAP_SECONDS, MOST_GAPS = 10.0, 500
 PAUSED = "paused"  # a reason for which the gate closes queues
+QUEUES_CHANGE = ("add_consumer", "cancel_consumer")
 STORED = ("pause_queue", "resume_queue", "set_time_limits")
 
 
@@ -146,6 +153,8 @@ class Commands(Service):
             if catalogue.COMMANDS[row.name].is_noted:
                 return True, None
             text = json.dumps(obeying.obey(self._boss, row.name, arguments), cls=_Encoder)
+            if row.name in QUEUES_CHANGE:
+                self._boss.call(self._boss.note_queues)
             if len(text) > MOST_REPLY:
                 raise InvalidCommand(f"the answer would take {len(text):,} characters, and {MOST_REPLY:,} are allowed")
             is_ok = True

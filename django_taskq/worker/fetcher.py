@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from django_taskq import conf
@@ -54,6 +54,12 @@ class QueueOrder:
         if any(weights) and not all(weights):
             raise ValueError("--queues mixes the strict form (a,b) and the weighted one (a=3,b=1)")
         return cls(tuple(names), tuple(weights) if any(weights) else None)
+
+    def without(self, names: Collection[str]) -> QueueOrder:
+        """The same with these left out."""
+        kept = [number for number, name in enumerate(self.names) if name not in names]
+        weights = None if self.weights is None else tuple(self.weights[number] for number in kept)
+        return QueueOrder(tuple(self.names[number] for number in kept), weights, self.rotate)
 
     def __str__(self) -> str:
         if self.weights is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from django_taskq.conf_brokers import LoadLimit
@@ -77,6 +77,14 @@ class WorkerOptions:
 
     def _post(self, order: QueueOrder, threads: int) -> Post:
         return Post(order, threads, coroutines=self.coroutines)
+
+    def without(self, names: Collection[str]) -> WorkerOptions:
+        """The same as they are with these queues left out."""
+        if not names:
+            return self
+        left = [(group, tuple(name for name in group.names if name not in names)) for group in self.groups]
+        groups = tuple(replace(group, names=rest) for group, rest in left if rest)
+        return replace(self, order=self.order.without(names), groups=groups)
 
     @property
     def served(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_taskq import __version__, conf
+from django_taskq.conflicts import persist
 from django_taskq.models import Worker, WorkerProcess
 from django_taskq.models.clock import database_now, database_now_plus
 from django_taskq.worker import identity
@@ -19,8 +21,8 @@ from django_taskq.worker.options import WorkerOptions
 from django_taskq.worker.service import Service
 
 
-def register(table_path: Path, options: WorkerOptions) -> Worker:
-    """A new row for this supervisor, its lease begun."""
+def register(table_path: Path, options: WorkerOptions, left_out: Collection[str] = ()) -> Worker:
+    """A new row for this supervisor, its lease begun. ``left_out`` are queues that it does not serve for now."""
     settings, me = conf.get_settings(), identity.current()
     using = settings.database
     worker = Worker(
@@ -30,7 +32,7 @@ def register(table_path: Path, options: WorkerOptions) -> Worker:
         pid=me.pid,
         pid_started=me.pid_started,
         table_path=str(table_path),
-        **_shape(options),
+        **_shape(options, left_out),
         version=__version__,
         lease_expires_at=database_now_plus(using, settings.lease_duration),
     )
@@ -38,9 +40,18 @@ def register(table_path: Path, options: WorkerOptions) -> Worker:
     return worker
 
 
-def _shape(options: WorkerOptions) -> dict[str, Any]:
+def _shape(options: WorkerOptions, left_out: Collection[str]) -> dict[str, Any]:
     """What the row says of the work it does, and how much at once."""
-    return {"queues": options.served[:1000], "processes": len(options.posts()), "threads": options.threads}
+    posts = options.posts()
+    slots = Counter({name: 0 for name in options.order.names if name not in left_out})
+    for post in posts:
+        slots.update({name: post.slots for name in post.order.names if name not in left_out})
+    return {
+        "queues": options.without(left_out).served[:1000],
+        "processes": len(posts),
+        "threads": options.threads,
+        "slots": dict(slots),
+    }
 
 
 def register_process(worker_id: int) -> int:
@@ -85,9 +96,9 @@ class Presence(Service):
         late = 2 * conf.get_settings().heartbeat_interval
         return self._last_beat is not None and time.monotonic() - self._last_beat <= late
 
-    def note(self, options: WorkerOptions) -> None:
+    def note(self, options: WorkerOptions, left_out: Collection[str] = ()) -> None:
         """Have the row say what the worker does now; from any thread."""
-        self._changes = _shape(options)
+        self._changes = _shape(options, left_out)
         self.wake()
 
     def work(self) -> float:
@@ -111,6 +122,11 @@ class Presence(Service):
         """The worker stopped in order."""
         using = conf.get_settings().database
         now = timezone.now()
-        with transaction.atomic(using=using):
-            Worker.objects.using(using).filter(pk=self._worker_id).update(stopped_at=now)
-            WorkerProcess.objects.using(using).filter(worker_id=self._worker_id, stopped_at=None).update(stopped_at=now)
+
+        def write() -> None:
+            mine = WorkerProcess.objects.using(using).filter(worker_id=self._worker_id, stopped_at=None)
+            with transaction.atomic(using=using):
+                Worker.objects.using(using).filter(pk=self._worker_id).update(stopped_at=now)
+                mine.update(stopped_at=now)
+
+        persist(using, write)

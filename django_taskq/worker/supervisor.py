@@ -31,6 +31,7 @@ from django_taskq.worker.gate import Gate
 from django_taskq.worker.health.station import Condition, open_station
 from django_taskq.worker.keeper import Keeper
 from django_taskq.worker.load import LOAD, LoadWatch
+from django_taskq.worker.obeying import CANCELLED
 from django_taskq.worker.options import WorkerOptions
 from django_taskq.worker.requests import Requests
 from django_taskq.worker.scaling import Scaling
@@ -109,6 +110,15 @@ class Supervisor:
     def exchange(self, **changes: Any) -> None:
         """The same for its queues or slots, with each process replaced by one that has them, one after the other."""
         self.call(partial(self._exchange, changes))
+
+    def note_queues(self) -> None:
+        """Have the worker's row say what it serves now; from any thread."""
+        self._presence.note(self.options, self._left_out)
+
+    @property
+    def _left_out(self) -> frozenset[str]:
+        """The queues that it was told to serve no more."""
+        return self.gate.reasons.get(CANCELLED, frozenset())
 
     @property
     def condition(self) -> Condition:
@@ -293,7 +303,7 @@ class Supervisor:
         self.options = replace(self.options, **changes)
         if not self._is_stopping:
             self.crew.reshape(self.options.posts())
-            self._presence.note(self.options)
+            self.note_queues()
             self._start_services()
 
     def _exchange(self, changes: dict[str, Any]) -> None:
@@ -301,7 +311,7 @@ class Supervisor:
             return
         self.options = options = replace(self.options, **changes)
         self.crew.repost(lambda post: replace(post, order=options.order, threads=options.threads))
-        self._presence.note(options)
+        self.note_queues()
         self._set_outdated("its queues or slots change")
         for bell in self._doorbells:
             bell.stop(time.monotonic())
@@ -323,7 +333,7 @@ class Supervisor:
         self._leases_lost += 1
         self.crew.kill()
         old: Any = self._presence
-        self._worker = presence.register(self._directory, self.options)
+        self._worker = presence.register(self._directory, self.options, self._left_out)
         self._keeper.worker_id = self.crew.worker_id = self._commands.worker_id = self._worker.pk
         self._presence = presence.Presence(self._worker, self._on_lost)
         self._presence.start()

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -17,7 +18,7 @@ from django.utils import timezone
 from django_taskq.models import TaskRecord, Worker
 from django_taskq.models.clock import database_now_plus
 from django_taskq.status import Status
-from django_taskq.worker.health import backlog
+from django_taskq.worker.health import asking, backlog
 from tests.commands.conftest import Output
 from tests.lettered_depot import LetteredDepot
 from tests.testapp.tasks import add
@@ -38,7 +39,13 @@ def make(status: Status = Status.READY, queue_name: str = "default", age: float 
     )
 
 
-def employ(queues: str = "default", processes: int = 2, threads: int = 3, lease: float = 60) -> None:
+def employ(
+    queues: str = "default",
+    processes: int = 2,
+    threads: int = 3,
+    lease: float = 60,
+    slots: dict[str, int] | None = None,
+) -> None:
     Worker.objects.create(
         hostname="box",
         pid=1,
@@ -46,6 +53,7 @@ def employ(queues: str = "default", processes: int = 2, threads: int = 3, lease:
         queues=queues,
         processes=processes,
         threads=threads,
+        slots=slots,
         lease_expires_at=database_now_plus("default", lease),
     )
 
@@ -93,6 +101,16 @@ class TestLook:
             "default": (2, 7), "mail": (3, 9), "bulk": (1, 2),
         }  # fmt: skip
 
+    def test_slots_of_their_own(self, settings: Any) -> None:
+        settings.TASKQ = {"QUEUES": ["mail", "bulk"]}
+        employ("mail=2,default=6", processes=4, threads=2, slots={"mail": 2, "default": 6})
+        employ("bulk", processes=2, threads=1, slots={"bulk": 1002})
+        employ("", slots={})
+        found = backlog.look().queues
+        assert {name: (queue.workers, queue.slots) for name, queue in found.items()} == {
+            "default": (1, 6), "mail": (1, 2), "bulk": (1, 1002),
+        }  # fmt: skip
+
     def test_depots_count_their_messages(self, depots: dict[str, LetteredDepot]) -> None:
         make(Status.READY, "mail", publish_after=timezone.now())
         depots["bulk"].publish([make_message(queue_name="mail") for _ in range(3)])
@@ -100,6 +118,12 @@ class TestLook:
         assert found.queues["mail"].due == 3
         assert found.outbox == 1
         assert found.brokers == {"default": True, "bulk": True, "rows": True}
+
+    def test_why_a_broker_does_not_answer(self, depots: dict[str, LetteredDepot]) -> None:
+        depots["bulk"].go_down()
+        down: dict[str, str] = {}
+        assert asking._ask("bulk", partial(depots["bulk"].size, "mail"), down) == 0
+        assert down == {"bulk": "the depot was told to fail"}
 
     def test_a_depot_that_is_down(self, depots: dict[str, LetteredDepot]) -> None:
         make(Status.READY, "mail")

@@ -112,6 +112,13 @@ class TestLimits:
         assert call("limits", "clear", add.name).out == f"limits of {add.name} cleared\n"
         assert call("limits").out == ""
 
+    def test_those_of_a_task_that_is_no_more_can_be_cleared(self, call: Call) -> None:
+        TaskLimits.objects.put("shop.gone", None, 3, by="")
+        assert call("limits", "clear", "shop.gone").out == "limits of shop.gone cleared\n"
+        assert not TaskLimits.objects.exists()
+        with pytest.raises(CommandError, match="no task is named 'shop.gone'"):
+            call("limits", "clear", "shop.gone")
+
     @pytest.mark.parametrize(
         "arguments",
         [["set"], ["set", add.name], ["clear", add.name, "--hard", "1"], ["list", add.name],

@@ -200,15 +200,23 @@ class TestShape:
         result = add.using(queue_name="mail").enqueue(1, 2)
         assert add.enqueue(3, 4).get(PATIENT) == 7
         assert result.status == Status.READY
+        wait_for(lambda: Worker.objects.get().queues == "default")
+        assert Worker.objects.get().slots == {"default": 1}
         only(control.add_consumer("mail", timeout=PATIENT))
         assert result.get(PATIENT) == 3
+        wait_for(lambda: Worker.objects.get().slots == {"default": 1, "mail": 1})
         only(control.cancel_consumer("mail", timeout=PATIENT))
         assert "does not serve the queue 'bulk'" in refusal(control.cancel_consumer("bulk", timeout=PATIENT))
         with pytest.raises(UnknownQueue):
             control.add_consumer("maill")
 
     def test_slots_that_belong_to_queues(self, worker: Start) -> None:
-        worker("--slots", "mail=1,default=1")
+        worker("--slots", "mail=1,default+bulk=3", "--threads", "2", "--coroutines", "5")
+        # As many processes as it takes, each with its threads and its coroutines.
+        assert Worker.objects.get().slots == {"mail": 6, "default": 13, "bulk": 13}
+        only(control.cancel_consumer("mail", timeout=PATIENT))
+        wait_for(lambda: Worker.objects.get().queues == "default+bulk=3")
+        assert Worker.objects.get().slots == {"default": 13, "bulk": 13}
         assert "slots belong to queues" in refusal(control.set_threads(2, timeout=PATIENT))
 
 

@@ -19,6 +19,7 @@ from django_taskq.worker.service import Service
 
 OLDEST_SHOWN = 60.0  # seconds after which an old backlog is no backlog
 LOOKS_PER_TIMEOUT = 4
+MOST_REASON = 200  # characters
 
 
 class Asking(Service):
@@ -100,5 +101,5 @@ def _ask(alias: str, question: Callable[[], int], down: dict[str, str]) -> int:
     try:
         return question()
     except DepotError as error:
-        down[alias] = type(error).__name__
+        down[alias] = " ".join(str(error).split())[:MOST_REASON] or type(error).__name__
         return 0

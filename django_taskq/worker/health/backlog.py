@@ -5,7 +5,6 @@ Counting what waits costs the more, the more waits. So a look is used again for 
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +32,8 @@ class QueueState:
     """One queue in the whole cluster.
 
     ``due``: runs that could start now; ``running``: those that have. ``latency`` is the age of the oldest due run in
-    seconds, 0 without one: for how long it could have been running. ``workers`` and ``slots`` are those of the
-    workers online that serve the queue.
+    seconds, 0 without one: for how long it could have been running. ``workers`` are those online that serve the queue,
+    ``slots`` theirs that do; queues that share slots each count them.
     """
 
     due: int = 0
@@ -119,11 +118,11 @@ def _counted(state: str, **conditions: Any) -> QuerySet[Any, Any]:
 
 def _read_workers(found: Backlog) -> None:
     online = Worker.objects.using(conf.get_settings().database).online()
-    for queues, processes, threads in online.values_list("queues", "processes", "threads"):
-        for name in re.split(r"[,+]", re.sub(r"=\d+", "", queues)):
+    for worker in online.only("queues", "processes", "threads", "slots"):
+        for name, slots in worker.slots_by_queue.items():
             queue = found.queues.setdefault(name, QueueState())
             queue.workers += 1
-            queue.slots += processes * threads
+            queue.slots += slots
 
 
 def _schedule_lag() -> float:
