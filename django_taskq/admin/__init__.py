@@ -8,23 +8,33 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 
+from django_taskq.admin.limits import TaskLimitsAdmin
 from django_taskq.admin.queues import QueueAdmin
 from django_taskq.admin.schedules import PeriodicTaskAdmin
 from django_taskq.admin.tasks import TaskRecordAdmin
 from django_taskq.admin.workers import WorkerAdmin
-from django_taskq.models import PeriodicTask, Queue, TaskRecord, Worker
+from django_taskq.models import PeriodicTask, Queue, TaskLimits, TaskRecord, Worker
 
-__all__ = ["PeriodicTaskAdmin", "QueueAdmin", "TaskRecordAdmin", "WorkerAdmin", "register"]
+__all__ = [
+    "PeriodicTaskAdmin",
+    "QueueAdmin",
+    "TaskLimitsAdmin",
+    "TaskRecordAdmin",
+    "WorkerAdmin",
+    "register",
+]
 
 
 def register(site: AdminSite) -> None:
-    """Show runs, queues, workers and periodic tasks on ``site``; what it shows already stays as it is."""
+    """Show all of these rows on ``site``; what it shows already stays as it is."""
     if not site.is_registered(TaskRecord):
         site.register(TaskRecord, TaskRecordAdmin)
     if not site.is_registered(Worker):
         site.register(Worker, WorkerAdmin)
     if not site.is_registered(Queue):
         site.register(Queue, QueueAdmin)
+    if not site.is_registered(TaskLimits):
+        site.register(TaskLimits, TaskLimitsAdmin)
     if not site.is_registered(PeriodicTask):
         site.register(PeriodicTask, PeriodicTaskAdmin)
 

@@ -106,7 +106,7 @@ def _queues() -> dict[str, Queue | None]:
 
 
 def _described(name: str, row: Queue | None) -> dict[str, Any]:
-    look = words.Look("stopped", _("Paused")) if row is not None else words.Look("online", _("Served"))
+    look = words.Look("paused", _("Paused")) if row is not None else words.Look("online", _("Served"))
     return {
         "name": name,
         "shown": words.one_line(name),

@@ -166,6 +166,7 @@ class PeriodicVerbActions(PeriodicModelAdmin):
         context = {
             "verb": verb,
             "action": action,
+            "is_bulk": True,
             "count": len(names),
             "examples": [words.one_line(name) for name in names[:EXAMPLES]],
             "rest": len(names) - EXAMPLES,

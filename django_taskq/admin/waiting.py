@@ -8,9 +8,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_taskq import brokers, conf
+from django_taskq.admin import workflow_words
 from django_taskq.admin.queues import pause_of
 from django_taskq.admin.words import duration, one_line, precise
 from django_taskq.models import TaskRecord, Worker
+from django_taskq.models.workflow_steps import awaited_by
 from django_taskq.status import Status
 
 COUNTED = 1000
@@ -25,16 +27,17 @@ def why_waiting(record: TaskRecord, using: str) -> str:
     if status == Status.SCHEDULED:
         return _scheduled(record, using)
     if status == Status.WAITING:
-        return _("It is held back until other runs have ended, or until a limit or a paused key allows it.")
+        found = awaited_by(using, [record]).get(record.pk)
+        held = _("It is held back until other runs have ended, or until a limit or a paused key allows it.")
+        return workflow_words.waits_for(found) if found else held
     if status == Status.READY:
         return _claimed(record) if record.status == Status.RUNNING else _ready(record, using)
     return ""
 
 
 def serves(worker: Worker, queue_name: str) -> bool:
-    """Whether a worker takes runs of this queue. One that names no queues serves all that are known."""
-    names = [part.partition("=")[0].strip() for part in worker.queues.split(",") if part.strip()]
-    return not names or queue_name in names
+    """Whether a worker takes runs of this queue."""
+    return queue_name in worker.slots_by_queue
 
 
 def _scheduled(record: TaskRecord, using: str) -> str:

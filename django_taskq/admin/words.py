@@ -33,6 +33,7 @@ _SHAPES = {
     "cancelled": f"{_CIRCLE}M3.6 12.4l8.8-8.8",
     "online": f"{_CIRCLE}M5 8.3l2.1 2.1L11 6.2",
     "stopped": "M3 3h10v10H3z",
+    "paused": "M5.5 3v10M10.5 3v10",
     "lost": "M5.4 5.6a2.7 2.7 0 1 1 4 2.4C8.4 8.6 8 9.1 8 10.2M8 13h.01",
 }
 _LOOKS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 else:
     WorkerModelAdmin = admin.ModelAdmin
 
-SHOWN_RUNS = 100
+SHOWN_RUNS, SHOWN_QUEUES = 100, 20
 SHOWN_COMMANDS, SHOWN_TEXT = 50, 200
 
 
@@ -156,7 +158,14 @@ class WorkerAdmin(WorkerModelAdmin):
 
 def queues(worker: Worker) -> str:
     """The queues it serves, in words."""
-    return words.one_line(worker.queues).replace(",", ", ") or _("all known queues")
+    return words.one_line(worker.queues).replace(",", ", ") or _("none")
+
+
+def slots(worker: Worker) -> str:
+    """How many slots each of its queues has, in words; those that share some name the same ones."""
+    found = worker.slots_by_queue
+    shown = [f"{words.one_line(name)} {number}" for name, number in list(found.items())[:SHOWN_QUEUES]]
+    return ", ".join(shown + ["…"] * (len(found) > SHOWN_QUEUES)) or _("none")
 
 
 def _details(worker: Worker, request: HttpRequest) -> dict[str, Any]:
@@ -172,6 +181,7 @@ def _details(worker: Worker, request: HttpRequest) -> dict[str, Any]:
         (_("Queues"), queues(worker)),
         (_("Processes"), str(worker.processes)),
         (_("Threads of each"), str(worker.threads)),
+        (_("Slots by queue"), slots(worker)),
         (_("Version"), words.one_line(worker.version)),
         (_("Started"), words.moment(worker.started_at)),
         (_("Last heartbeat"), words.moment(worker.heartbeat_at)),
@@ -201,6 +211,14 @@ def _details(worker: Worker, request: HttpRequest) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _answer(text: str) -> str:
+    """An answer as a person reads it: a text without its quotes, also where it was cut, and nothing for none."""
+    if text.startswith('"'):
+        with suppress(ValueError):
+            text = json.loads(text if len(text) < SHOWN_TEXT else text + '"')
+    return "" if text == "null" else words.one_line(text)
+
+
 def _commands(worker: Worker) -> list[dict[str, Any]]:
     """The newest commands that it answered, with what it said."""
     using = conf.get_settings().database
@@ -212,11 +230,11 @@ def _commands(worker: Worker) -> list[dict[str, Any]]:
     return [
         {
             "name": words.one_line(reply.command.name),
-            "arguments": words.one_line(reply.arguments),
+            "arguments": "" if reply.arguments == "{}" else words.one_line(reply.arguments),
             "by": words.one_line(reply.command.issued_by) or words.NONE,
             "at": words.moment(reply.command.issued_at),
             "is_ok": reply.is_ok,
-            "text": "" if reply.text == "null" else words.one_line(reply.text),
+            "text": _answer(reply.text),
         }
         for reply in cut[:SHOWN_COMMANDS]
     ]

@@ -69,7 +69,7 @@ def make_worker(**fields: Any) -> Worker:
         "pid": 4242,
         "pid_started": 1,
         "table_path": "",
-        "queues": "",
+        "queues": "default",
         "processes": 2,
         "threads": 1,
         "version": "0.1.0",

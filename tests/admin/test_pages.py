@@ -234,7 +234,9 @@ def test_why_it_waits_with_workers(boss: Client) -> None:
     worker = make_worker(queues="bulk=2,other")
     record = make_record(Status.READY)
     assert "No worker online serves the queue default" in boss.get(detail_url(record)).content.decode()
-    Worker.objects.update(queues="")
+    Worker.objects.update(queues="", slots={})
+    assert "No worker online serves the queue default" in boss.get(detail_url(record)).content.decode()
+    Worker.objects.update(queues="mail+default=2", slots=None)
     assert "It is the next of the queue default" in boss.get(detail_url(record)).content.decode()
     make_record(Status.READY, priority=1)
     assert "1 run of the queue default is before it." in boss.get(detail_url(record)).content.decode()
@@ -256,7 +258,7 @@ def test_workers(boss: Client, viewer: Client) -> None:
     lost = make_worker(hostname="web3", lease_expires_at=now - timedelta(minutes=1))
     running = make_record(Status.RUNNING, worker_id=make_process(online).pk)
     page = viewer.get(WORKERS).content.decode()
-    for word in ("Online", "Stopped", "Lost", "all known queues", "4242"):
+    for word in ("Online", "Stopped", "Lost", "default", "4242"):
         assert word in page
     assert len(queries(boss, WORKERS)) <= 4
     for state, worker in (("online", online), ("stopped", stopped), ("lost", lost)):

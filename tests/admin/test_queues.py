@@ -70,9 +70,11 @@ def test_what_it_shows() -> None:
     assert "Paused" in page
     assert "Served" in page
     assert 'value="pause"' not in page
+    assert "django_taskq.pause_queue" in page
     page = browser_of("superuser").get(PAGE).content.decode()
     assert 'value="pause"' in page
     assert 'value="resume"' in page
+    assert "django_taskq.pause_queue" not in page
 
 
 def test_who_did_it_is_kept() -> None:

@@ -46,14 +46,18 @@ class Limits(Verb):
         if action == "list":
             self._list(options["as_json"])
             return
+        is_left_over = action == "clear" and TaskLimits.objects.using(_database()).filter(task_name=name).exists()
         try:
-            control.set_time_limits(find_task(name).name, soft=soft, hard=hard, timeout=0, by=issuer())
+            # Those of a task that is no more can be cleared all the same.
+            control.set_time_limits(
+                name if is_left_over else find_task(name).name, soft=soft, hard=hard, timeout=0, by=issuer()
+            )
         except InvalidCommand as error:
             raise CommandError(one_line(str(error)), returncode=USAGE_EXIT) from error
         self.write(f"limits of {one_line(name)} {'set' if action == 'set' else 'cleared'}")
 
     def _list(self, as_json: bool) -> None:
-        rows = TaskLimits.objects.using(conf.get_settings().database).order_by("task_name")
+        rows = TaskLimits.objects.using(_database()).order_by("task_name")
         found = [
             {
                 "task": row.task_name,
@@ -77,6 +81,10 @@ class Limits(Verb):
             self.write(one_line(f"{each['task']}  {', '.join(limits)}{who} at {each['set_at']:%Y-%m-%d %H:%M:%S}"))
         if not found:
             self.say("No limits are set: those in the code hold.")
+
+
+def _database() -> str:
+    return conf.get_settings().database
 
 
 def _seconds(text: str) -> float:
