@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
@@ -20,11 +22,25 @@ class TaskqConfig(AppConfig):
     verbose_name = _("Background tasks")
     default_auto_field = "django.db.models.BigAutoField"
 
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        if is_for_development(sys.argv):
+            from django_taskq.management import first_start
+
+            # Now, before anybody's models or tasks are imported: that is what fails.
+            first_start.install()
+
     def ready(self) -> None:
         from django_taskq import checks  # noqa: F401 - registers them
 
         load_backends()
         discover_tasks()
+
+
+def is_for_development(arguments: list[str]) -> bool:
+    """Whether this is ``manage.py taskworker`` that is to load changed code."""
+    wanted = {argument.partition("=")[0] for argument in arguments[2:]} & {"--reload", "--runserver"}
+    return arguments[1:2] == ["taskworker"] and bool(wanted)
 
 
 def load_backends() -> None:

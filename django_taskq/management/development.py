@@ -13,22 +13,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from importlib import import_module
-from pathlib import Path
 from select import select
 from typing import IO, Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands.runserver import naiveip_re
 from django.utils import autoreload
 
-from django_taskq.management import leash
+from django_taskq.management import first_start, leash
 from django_taskq.management.storage import USAGE_EXIT
+from django_taskq.management.watching import Watch
 
 GRACE = 2.0  # seconds: whoever has changed the code does not want to wait for what the old code runs
 STOP_SECONDS = 10.0  # beyond the grace period, until a process is killed
@@ -80,6 +78,7 @@ def serve(given: Mapping[str, Any]) -> int:
 
 def run(given: Mapping[str, Any]) -> int:
     """The watching part, until Ctrl+C or SIGTERM: returns the exit code."""
+    first_start.uninstall()
     has_server = given["runserver"] is not None
     grace = GRACE if given["grace"] is None else given["grace"]
     terminal = Terminal()
@@ -192,38 +191,6 @@ class Part:
         """Whether it has ended by itself: True once."""
         had_ended, self._has_ended = self._has_ended, self.code is not None
         return self._has_ended and not had_ended
-
-
-class Watch:
-    """Django's reloader, which tells here what has changed instead of ending the process."""
-
-    def __init__(self) -> None:
-        self._reloader = autoreload.get_reloader()
-        self._changed: set[Path] = set()
-        # Files that did not exist when this process began, and those that it could not import.
-        for directory in own_directories():
-            self._reloader.watch_dir(directory, "**/*.py")
-        autoreload.autoreload_started.send(sender=self._reloader)  # where templates and translations are added
-        autoreload.file_changed.connect(self._note)
-        self._ticks: Iterator[None] = self._reloader.tick()
-
-    def wait(self) -> set[Path]:
-        """For about a second; the files that have changed."""
-        next(self._ticks)
-        changed, self._changed = self._changed, set()
-        return changed
-
-    def _note(self, file_path: Path, **kwargs: Any) -> bool:
-        self._changed.add(Path(file_path))
-        return True  # it is seen to
-
-
-def own_directories() -> set[Path]:
-    """Where the project's apps and its settings are: not what is installed."""
-    found = {Path(config.path) for config in apps.get_app_configs()}
-    if "." in settings.SETTINGS_MODULE:  # otherwise it lies beside manage.py, and maybe a virtual environment does, too
-        found.add(Path(str(import_module(settings.SETTINGS_MODULE).__file__)).parent)
-    return {path for path in found if not {"site-packages", "dist-packages"} & set(path.parts)}
 
 
 class Terminal:

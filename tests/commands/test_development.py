@@ -136,6 +136,71 @@ def test_changed_code_runs(terminal: Open) -> None:
     assert "KeyboardInterrupt" not in shown.log()
 
 
+@pytest.mark.parametrize(
+    ("option", "mark"), [("--reload", ""), ("--runserver=0", r"\[worker\] ")], ids=["reload", "runserver"]
+)
+def test_a_first_start_that_cannot_import(terminal: Open, project: Project, option: str, mark: str) -> None:
+    project.write("shop/tasks.py", "def broken(:\n")
+    shown = terminal(option)
+    shown.wait_for("SyntaxError: invalid syntax")
+    shown.wait_for("^taskworker: the project cannot be loaded; it is tried again when a file has changed")
+    shown.write("shop/tasks.py", "from shop.missing import nothing\n")
+    shown.wait_for("No module named 'shop.missing'")
+
+    shown.write("shop/missing.py", "nothing = 0\n")
+    shown.wait_for(f"^{mark}{READY}")
+    shown.write("shop/tasks.py", TASK.format(word="mended"))
+    shown.wait_for(f"^{mark}{READY}", 2)
+    shown.enqueue("shop.tasks.say")
+    shown.wait_for(f"^{mark}this is mended$")
+    shown.press_ctrl_c()
+    assert shown.wait() == 0
+    shown.wait_until_gone()
+
+
+@pytest.mark.parametrize("stop", ["press_ctrl_c", "terminate"])
+def test_the_wait_for_a_mend_is_ended(terminal: Open, project: Project, stop: str) -> None:
+    project.write("shop/tasks.py", "def broken(:\n")
+    shown = terminal("--reload")
+    shown.wait_for("^taskworker: the project cannot be loaded")
+    getattr(shown, stop)()
+    assert shown.wait() == 1
+    assert "KeyboardInterrupt" not in shown.log()
+
+
+def test_without_reload_an_import_that_fails_ends_it(terminal: Open, project: Project) -> None:
+    project.write("shop/tasks.py", "def broken(:\n")
+    shown = terminal()
+    assert shown.wait() == 1
+    assert "cannot be loaded" not in shown.log()
+
+
+def test_new_files_and_new_apps(terminal: Open) -> None:
+    shown = terminal("--reload")
+    shown.wait_for(READY)
+    shown.write("shop/fresh.py", "")
+    shown.wait_for("^taskworker: fresh.py changed: starting again$")
+    shown.wait_for(READY, 2)
+
+    # As startapp does it: nothing that this command has loaded knows the app.
+    (shown.project.directory / "stock").mkdir()
+    shown.project.write("stock/__init__.py", "")
+    shown.project.write("stock/apps.py", "")
+    shown.project.write("stock/tasks.py", TASK.format(word="stock"))
+    shown.wait_for(READY, 3)
+    settings = (shown.project.directory / "settings.py").read_text()
+    shown.write("settings.py", f"{settings}\nINSTALLED_APPS += ['stock']\n")
+    shown.wait_for(r"^taskworker: settings.py changed")
+    shown.wait_for(READY, 4)
+    shown.enqueue("stock.tasks.say")
+    shown.wait_for("^this is stock$")
+
+    shown.write("stock/tasks.py", TASK.format(word="new stock"))
+    shown.wait_for(READY, 5)
+    shown.enqueue("stock.tasks.say")
+    shown.wait_for("^this is new stock$")
+
+
 def test_what_runs_is_cut_short_and_runs_again(terminal: Open) -> None:
     shown = terminal("--reload", "--grace", "0.1")
     shown.wait_for(READY)
