@@ -20,6 +20,7 @@ from django.utils import timezone
 from django_taskq import clock, conf, registry
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
+from django_taskq.conflicts import persist
 from django_taskq.exceptions import PoisonTask, TaskCancelled, TaskqError, WorkerLost
 from django_taskq.message import Action, ErrorText, Outcome
 from django_taskq.models import Command, CommandReply, ScheduleTick, TaskAttempt, TaskRecord, Worker, WorkerProcess
@@ -32,7 +33,7 @@ from django_taskq.worker.recorder import tell
 
 MAX_CRASHES = 3
 PROMOTED_AT_ONCE = 1000
-PRUNED_AT_ONCE = 1000
+PRUNED_AT_ONCE, PRUNED_UNDER_LOCK = 1000, 200
 
 
 def records(using: str | None = None) -> TaskQuerySet:
@@ -92,6 +93,14 @@ def settle_death(death: Death) -> None:
     using, broker = conf.get_settings().database, get_broker()
     if death.running:
         broker.adopt(death.process_id, death.running)
+    verdicts = persist(using, lambda: _write_death(death, using))
+    broker.rescue_messages(death.process_id, is_suspect=death.running is None)
+    for outcome in verdicts:
+        if outcome is not None:
+            tell(outcome)
+
+
+def _write_death(death: Death, using: str) -> list[Outcome | None]:
     with transaction.atomic(using=using):
         # The write comes first: SQLite refuses a transaction that read before another one wrote.
         WorkerProcess.objects.using(using).filter(pk=death.process_id).update(stopped_at=timezone.now())
@@ -104,10 +113,7 @@ def settle_death(death: Death) -> None:
         wake = {outcome.delivery.queue_name for outcome in verdicts if outcome and outcome.action is Action.RELEASED}
         get_dialect(using).wake(connections[using], sorted(wake))
         give_back(records(using).held_by([death.process_id]), using, is_suspect=death.running is None)
-    broker.rescue_messages(death.process_id, is_suspect=death.running is None)
-    for outcome in verdicts:
-        if outcome is not None:
-            tell(outcome)
+    return verdicts
 
 
 def end_runs(process_id: int, errors: Mapping[int, TaskqError]) -> list[Outcome]:
@@ -275,8 +281,11 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     if dry_run:
         return int(doomed.count())
     count = 0
+    # SQLite's one lock is held for as long as a step takes, and its commits cost little.
+    step = PRUNED_UNDER_LOCK if get_dialect(using).commits_cheaply else PRUNED_AT_ONCE
     while at_most is None or count < at_most:
-        room = PRUNED_AT_ONCE if at_most is None else min(PRUNED_AT_ONCE, at_most - count)
+        began = time.monotonic()
+        room = step if at_most is None else min(step, at_most - count)
         ids = list(doomed.values_list("pk", flat=True)[:room])
         if not ids:
             break
@@ -284,6 +293,9 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
             TaskAttempt.objects.using(using).filter(task_id__in=ids)._raw_delete(using)
             records(using).filter(pk__in=ids, finished_at__isnull=False)._raw_delete(using)
         count += len(ids)
+        if len(ids) == step:
+            # More follow. Whoever waits for that lock asks for it only now and then, and is to find it free.
+            time.sleep(time.monotonic() - began)
     longest = max(settings.result_expires or timedelta(0), settings.failure_expires or timedelta(0), timedelta(days=1))
     Worker.objects.using(using).filter(stopped_at__lt=now - longest).delete()
     ScheduleTick.objects.using(using).filter(decided_at__lt=now - longest)._raw_delete(using)

@@ -13,6 +13,7 @@ from django_taskq.brokers.database.broker import DatabaseBroker, stored_time
 from django_taskq.brokers.depot import Depot
 from django_taskq.brokers.holdings import NO_ROW, InHand
 from django_taskq.brokers.outbox import Outbox
+from django_taskq.conflicts import persist
 from django_taskq.exceptions import DepotError
 from django_taskq.message import Delivery, Parcel, Tracking
 from django_taskq.models import TaskRecord
@@ -66,7 +67,10 @@ class Intake:
         """The deliveries among them that are this process's to run; the others are stale."""
         with_row = [(p.delivery.id, p.delivery.claim) for p in parcels if p.tracking is Tracking.ROW]
         connection = connections[self._rows.using]
-        known = self._rows.dialect.claim_known(connection, process_id, with_row) if with_row else {}
+        known: dict[int, Known] = {}
+        if with_row:
+            # Who releases some of these at this moment may hold them in another order.
+            known = persist(self._rows.using, lambda: self._rows.dialect.claim_known(connection, process_id, with_row))
         made = self.make_rows(process_id, [parcel for parcel in parcels if parcel.tracking is Tracking.START])
         deliveries = []
         for parcel in parcels:

@@ -17,6 +17,7 @@ from django.db.models import Case, F, Q, Value, When
 from django.utils.translation import gettext_lazy as _
 
 from django_taskq import serializers
+from django_taskq.conflicts import persist
 from django_taskq.message import Headers
 from django_taskq.models.clock import database_now
 from django_taskq.models.outbox import publication
@@ -47,31 +48,29 @@ class TaskQuerySet(models.QuerySet["TaskRecord"]):
         """
         now = database_now(self.db)
         waits = Q(status__in=PENDING)
-        return self.filter(waits | Q(status=Status.RUNNING), cancel_requested_at=None).update(
-            cancel_requested_at=now,
-            status=Case(When(waits, then=Value(Status.CANCELLED, models.CharField())), default=F("status")),
-            finished_at=Case(When(waits, then=now), default=F("finished_at")),
-            reason=Case(When(waits, then=Value(reason, models.TextField())), default=F("reason")),
-        )
+        chosen = self.filter(waits | Q(status=Status.RUNNING), cancel_requested_at=None)
+        changes = {
+            "cancel_requested_at": now,
+            "status": Case(When(waits, then=Value(Status.CANCELLED, models.CharField())), default=F("status")),
+            "finished_at": Case(When(waits, then=now), default=F("finished_at")),
+            "reason": Case(When(waits, then=Value(reason, models.TextField())), default=F("reason")),
+        }
+        return persist(self.db, lambda: chosen.update(**changes))
 
     def retry(self) -> int:
         """Give FAILED and CANCELLED runs another attempt, at once; their history stays. Returns how many."""
-        return self.filter(status__in=(Status.FAILED, Status.CANCELLED)).update(
-            status=Status.READY,
+        again: dict[str, Any] = {
+            "status": Status.READY,
             **publication(self.db),
-            attempt=Case(When(status=Status.FAILED, then=F("attempt") + 1), default=F("attempt")),
-            crashes=0,
-            is_suspect=False,
-            worker=None,
-            claim=None,
-            run_after=None,
-            expires_at=None,
-            started_at=None,
-            finished_at=None,
-            cancel_requested_at=None,
-            result=None,
-            reason="",
-        )
+            "attempt": Case(When(status=Status.FAILED, then=F("attempt") + 1), default=F("attempt")),
+            "crashes": 0,
+            "is_suspect": False,
+            "reason": "",
+        }
+        fields = ("worker", "claim", "run_after", "expires_at", "started_at", "finished_at", "cancel_requested_at")
+        again |= dict.fromkeys((*fields, "result"))
+        ended = self.filter(status__in=(Status.FAILED, Status.CANCELLED))
+        return persist(self.db, lambda: ended.update(**again))
 
     def prunable(self, results_before: datetime | None, failures_before: datetime | None) -> TaskQuerySet:
         """Finished runs past their retention; None keeps that kind for ever."""

@@ -5,6 +5,15 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import connections
 
+from django_taskq import conf
+from django_taskq.brokers.database.broker import get_dialect
+
+
+def isolate() -> None:
+    """Give this thread's transactions, which are ours alone, the level they are written for, whatever the project's."""
+    using = conf.get_settings().database
+    get_dialect(using).isolate(connections[using])
+
 
 def forget_queries() -> None:
     """Empty the logs in which Django keeps every query of a debugging process until a request ends: none does here."""

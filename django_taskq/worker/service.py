@@ -9,7 +9,8 @@ import time
 from django.db import connections
 from django.db.utils import Error
 
-from django_taskq.worker.hygiene import drop_connections, forget_queries
+from django_taskq.conflicts import FIRST_PAUSE, TRIES, is_conflict
+from django_taskq.worker.hygiene import drop_connections, forget_queries, isolate
 
 logger = logging.getLogger("django_taskq")
 
@@ -29,6 +30,7 @@ class Service:
         self._thread: threading.Thread | None = None
         self._woken = threading.Event()
         self._is_stopping = False
+        self._is_isolated = False
         self._failures = 0
 
     def work(self) -> float:
@@ -67,6 +69,9 @@ class Service:
 
     def _round(self) -> float:
         try:
+            if not self._is_isolated:
+                isolate()
+                self._is_isolated = True
             pause = self.work()
             self._failures = 0
         except Exception as error:
@@ -76,9 +81,11 @@ class Service:
 
     def _after(self, error: Exception) -> float:
         self._failures += 1
+        if is_conflict(error) and self._failures < TRIES:
+            return FIRST_PAUSE * 2.0**self._failures  # others came first, which is no fault of the connection
         if not isinstance(error, Error):
             logger.error("%s failed; it goes on", self.name, exc_info=error)
-        elif self._failures == 1:
+        elif self._failures == (TRIES if is_conflict(error) else 1):
             logger.warning("%s lost the database, trying again: %s: %s", self.name, type(error).__name__, error)
         drop_connections()
         return min(MOST_BACKOFF, 0.1 * 2.0 ** min(self._failures, 10))

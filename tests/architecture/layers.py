@@ -15,7 +15,7 @@ BLOCKS: dict[str, set[str]] = {
     "start": {"apps"},
     "words": {
         "exceptions", "status", "conf", "conf_brokers", "conf_exchanges", "conf_routes", "conf_workers", "conf_health",
-        "clock", "sizes", "signals", "conf_shown", "retry", "schedules", "overdue", "options", "arguments", "logging",
+        "clock", "conflicts", "sizes", "signals", "conf_shown", "retry", "schedules", "overdue", "options", "arguments", "logging",
     },
     "what travels": {"serializers", "message", "envelope"},
     "rows": {"models", "migrations"},

@@ -22,6 +22,7 @@ from django_taskq.brokers.base import Broker, Capabilities
 from django_taskq.brokers.database.dialect import Dialect, Finished
 from django_taskq.brokers.database.postgresql import PostgreSQL
 from django_taskq.brokers.database.sqlite import SQLite
+from django_taskq.conflicts import persist
 from django_taskq.exceptions import EnqueueError
 from django_taskq.message import EXCHANGE, Action, Delivery, ErrorText, Message, Outcome
 from django_taskq.models import TaskAttempt, TaskRecord
@@ -89,22 +90,30 @@ class DatabaseBroker(Broker):
             wake = []  # its depot announces it
         else:
             wake = sorted(names) if connection.in_atomic_block else self._worth_waking(names)
-        try:
+
+        def write() -> None:
             if len(messages) > 1 and not connection.in_atomic_block:
                 with transaction.atomic(using=self.using):
                     self.dialect.insert(connection, messages, wake, publish_after)
             else:
                 self.dialect.insert(connection, messages, wake, publish_after)
+
+        try:
+            persist(self.using, write)
         except IntegrityError as error:
             raise EnqueueError(f"a run with this id exists already: {error}") from error
 
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
-        return self.dialect.queues_with_work(connections[self.using], queue_names)
+        return persist(self.using, lambda: self.dialect.queues_with_work(connections[self.using], queue_names))
 
     def claim(self, queue_name: str, limit: int, process_id: int, first_claim: int) -> list[Delivery]:
-        return self.dialect.claim(connections[self.using], queue_name, limit, process_id, first_claim)
+        connection = connections[self.using]
+        return persist(self.using, lambda: self.dialect.claim(connection, queue_name, limit, process_id, first_claim))
 
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        return persist(self.using, lambda: self._settle(process_id, outcomes))
+
+    def _settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         successes = [outcome for outcome in outcomes if outcome.action is Action.SUCCESS and not outcome.is_recorded]
         lost = self._finish(process_id, successes) if successes else []
         if len(successes) < len(outcomes):
@@ -115,9 +124,10 @@ class DatabaseBroker(Broker):
     def release(self, process_id: int, claims: Sequence[int]) -> int:
         if not claims:
             return 0
-        released = self.dialect.release(connections[self.using], process_id, claims)
+        connection = connections[self.using]
+        released = persist(self.using, lambda: self.dialect.release(connection, process_id, claims))
         if released:
-            self.dialect.wake(connections[self.using], sorted({name for _, name in released}))
+            self.dialect.wake(connection, sorted({name for _, name in released}))
             handed_on = publication(self.using)
             if handed_on:
                 self.records.filter(pk__in=[id for id, _ in released], status=Status.READY).update(**handed_on)
@@ -150,7 +160,7 @@ class DatabaseBroker(Broker):
 
     def mark_started(self, process_id: int, delivery: Delivery, started_at: float) -> bool:
         held = self.records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
-        return bool(held.update(started_at=stored_time(started_at)))
+        return bool(persist(self.using, lambda: held.update(started_at=stored_time(started_at))))
 
     def _worth_waking(self, queue_names: set[str]) -> list[str]:
         now = time.monotonic()

@@ -95,6 +95,9 @@ class Dialect(ABC):
     def prepare(self, connection: BaseDatabaseWrapper) -> None:
         """Make the calling thread's connection, which only does bookkeeping from now on, ready for it."""
 
+    def isolate(self, connection: BaseDatabaseWrapper) -> None:
+        """Give the transactions of such a connection the level that bookkeeping is written for. Opens nothing."""
+
 
 COLUMNS = "id, name, queue_name, priority, status, payload, headers, enqueued_at, run_after, expires_at, publish_after"
 # %s stands for the time in the form of the database.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import Any, ClassVar
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -150,6 +151,22 @@ class PostgreSQL(Dialect):
     def wake(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) queue", [list(queue_names)])
+
+    def prepare(self, connection: BaseDatabaseWrapper) -> None:
+        self.isolate(connection)
+
+    def isolate(self, connection: BaseDatabaseWrapper) -> None:
+        """READ COMMITTED: at a higher level the project has chosen, claims and ends of runs would end one another."""
+        options = connection.settings_dict["OPTIONS"]
+        if options.get("pool") and "isolation_level" not in options:
+            return  # whoever gets the connection next from the pool would have that level, too
+        level = import_module("django.db.backends.postgresql.psycopg_any").IsolationLevel.READ_COMMITTED
+        if options.get("isolation_level") == level:
+            return
+        # The connections of other threads share the settings, so this one gets its own.
+        connection.settings_dict = {**connection.settings_dict, "OPTIONS": {**options, "isolation_level": level}}
+        if connection.connection is not None:
+            connection.connection.isolation_level = level
 
     def limit_idle_transaction(self, connection: BaseDatabaseWrapper, seconds: float) -> None:
         with connection.cursor() as cursor:
