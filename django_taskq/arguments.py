@@ -44,7 +44,7 @@ class Signature:
         try:
             return self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise InvalidArguments(f"{name}{self.signature}: {error}") from error
+            raise InvalidArguments(f"{name}{self.signature} does not accept these arguments: {error}") from error
 
 
 def signature_of(function: Callable[..., Any], options: TaskOptions, name: str) -> Signature:

@@ -143,7 +143,9 @@ def _zone_name(zone: tzinfo) -> str | None:
 
 
 def _check_size(message: Message, limit: int) -> None:
-    size = len(message.payload.encode())
+    payload = message.payload
+    # Plain text, as nearly all is, takes a byte for each character: no second copy of what may be enormous.
+    size = len(payload) if payload.isascii() else len(payload.encode())
     if size > limit:
         raise PayloadTooLarge(
             f"the arguments of {message.name} take {size:,} bytes and TASKQ['MAX_PAYLOAD'] allows {limit:,}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -19,6 +20,13 @@ HEARD = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGCONT")
 MOST_HEARD = 100
 
 
+def ignore_signals() -> None:
+    """In a process that ends: one signal more would replace its exit code, since by then Python hears none."""
+    for name in HEARD:
+        if hasattr(signal, name) and name != "SIGCONT":
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class Requests:
     """Collected at any time, and handed to the main loop when it asks; :attr:`bell` is readable once there are some."""
 
@@ -34,6 +42,7 @@ class Requests:
     def listening(self) -> Iterator[None]:
         """Hear signals, in the main thread, and wake whoever waits for :attr:`bell`."""
         self._waker, self.bell = socket.socketpair()
+        atexit.register(ignore_signals)
         with self._waker, self.bell:
             self._waker.setblocking(False)
             signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)

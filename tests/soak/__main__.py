@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="for the slope of memory, on each broker")
     parser.add_argument("--rounds", type=int, default=20, help="of each random kill")
+    parser.add_argument("--history", type=int, default=5_000_000, help="finished runs that are pruned")
     parser.add_argument("--only", help="cases, such as F08,F57; default: all")
     parser.add_argument("--database", choices=DATABASES, action="append", help="default: both")
     options = parser.parse_args(arguments)
@@ -36,13 +37,13 @@ def main(arguments: list[str]) -> int:
     cases = [case for case in CASES if case.number in wanted]
     results: dict[str, list[Result]] = {}
     for database in options.database or DATABASES:
-        results[database] = run(database, cases, options.rounds, options.minutes)
+        results[database] = run(database, cases, options.rounds, options.minutes, options.history)
     text, is_good = show(cases, results)
     print(text)
     return 0 if is_good else 1
 
 
-def run(database: str, cases: list[Case], rounds: int, minutes: float) -> list[Result]:
+def run(database: str, cases: list[Case], rounds: int, minutes: float, history: int) -> list[Result]:
     """The tests of these cases on one database; what they printed is part of the results."""
     names = sorted({test for case in cases for test in case.tests})
     files = sorted({f"tests/{name.partition('::')[0]}.py" for name in names})
@@ -53,6 +54,7 @@ def run(database: str, cases: list[Case], rounds: int, minutes: float) -> list[R
         "TASKQ_FAULT_ROUNDS": str(rounds),
         "TASKQ_SCHEDULE_SECONDS": str(30 * rounds),
         "TASKQ_SOAK_MINUTES": str(minutes),
+        "TASKQ_FAULT_HISTORY": str(history),
         "PYTHONPATH": str(ROOT),
     }
     with tempfile.TemporaryDirectory() as directory:

@@ -62,6 +62,9 @@ CASES = (
             "integration/test_worker_stopping::test_many_signals_at_once",
             "integration/test_worker_signals::test_a_restart_replaces_every_process_and_interrupts_nothing",
             "integration/test_worker_signals::test_what_is_cut_short_runs_elsewhere_at_once_and_uncharged",
+            "faults/test_signals::test_long_runs_are_given_back",
+            "faults/test_signals::test_a_restart_interrupts_nothing",
+            "faults/test_signals::test_told_to_stop_a_second_after_its_start",
         ),
     ),
     Case("F10", "processes that cannot start", ("faults/test_kill::test_processes_that_cannot_start_end_the_worker",)),
@@ -95,11 +98,24 @@ CASES = (
     ),
     Case("F16", "sessions are terminated", ("faults/test_postgresql::test_random_sessions_are_terminated",)),
     Case(
+        "F23",
+        "another isolation level",
+        ("faults/test_isolation::test_work_goes_on_at_any_level",),
+    ),
+    Case(
         "F24",
         "others hold SQLite's lock",
         ("faults/test_sqlite::test_a_web_process_that_holds_long_transactions",),
     ),
     Case("F25", "kill -9 in SQLite's commit", ("faults/test_sqlite::test_kill_in_commit",)),
+    Case(
+        "F26",
+        "a full disk",
+        (
+            "faults/test_full_disk::test_the_disk_of_the_database",
+            "faults/test_full_disk::test_the_disk_of_redis",
+        ),
+    ),
     Case("F27", "connections within the formula", ("faults/test_connections::test_connections_of_a_busy_worker",)),
     Case("F29", "takers of Redis are killed", ("depots/test_redis_faults::test_takers_lose_nothing",)),
     Case(
@@ -144,6 +160,24 @@ CASES = (
         "tasks that only new code knows",
         ("integration/test_worker_promises::test_unknown_tasks_wait_for_a_worker_that_knows_them",),
     ),
+    Case("F49", "signatures that have changed", ("faults/test_versions::test_calls_of_an_old_signature",)),
+    Case(
+        "F50",
+        "tables of another release",
+        (
+            "faults/test_versions::test_migrations_that_were_not_applied",
+            "faults/test_versions::test_tables_of_a_later_release",
+        ),
+    ),
+    Case(
+        "F51",
+        "arguments and results of any size",
+        (
+            "faults/test_sizes::test_what_fits_and_what_does_not",
+            "faults/test_sizes::test_hundreds_of_megabytes",
+        ),
+    ),
+    Case("F53", "a large history is pruned", ("faults/test_purge::test_a_large_history_is_pruned_under_load",)),
     Case("F57", "brokers restart again and again", ("faults/test_slope::test_nothing_grows",)),
     Case(
         "F58",
@@ -171,6 +205,11 @@ CASES = (
             "integration/test_control::test_a_run_that_sleeps",
             "integration/test_control::test_in_threads",
             "integration/test_control::test_one_that_heeds_nothing_is_killed",
+            "integration/test_control::test_is_refused",
+            "integration/test_control::test_a_flood_costs_neither_memory_nor_heartbeats",
+            "depots/test_control::test_a_run_that_goes_on_is_cancelled",
+            "faults/test_control_flood::test_orders_whose_answers_nobody_reads",
+            "faults/test_control_flood::test_what_was_cancelled_is_not_started_by_the_next_worker",
         ),
     ),
 )

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone, translation
 
 from django_taskq import current_task, task
@@ -135,6 +135,14 @@ def note_exactly_once(path: str, key: str, seconds: float = 0) -> None:
     write_line(path, "end", key)
 
 
+@task(transactional=True, autoretry_for=(OperationalError,), max_retries=50, default_retry_delay=0.05)
+def note_exactly_once_at_last(path: str, key: str) -> None:
+    """With a conflict for every other run of it where the database knows such."""
+    write_line(path, "start", key)
+    Effect.objects.create(name=f"{key} of {Effect.objects.count()}")
+    write_line(path, "end", key)
+
+
 @task(soft_time_limit=0.5)
 def note_with_soft_limit(path: str, key: str, seconds: float) -> str:
     write_line(path, "start", key)
@@ -237,6 +245,16 @@ def allocate(megabytes: int, seconds: float = 0) -> int:
 
 
 @task
+def length_of(text: str) -> int:
+    return len(text)
+
+
+@task(autoretry_for=(OSError,))
+def text_of(length: int) -> str:
+    return "x" * length
+
+
+@task
 def hoard(megabytes: int) -> int:
     """Leak so much memory; returns the pid."""
     _hoarded.append(bytearray(megabytes << 20))
@@ -297,6 +315,44 @@ def _last(path: str, how: str) -> None:
 
 
 @task
+def heedless(path: str, key: str, seconds: float) -> None:
+    """Go on whatever is raised in it."""
+    write_line(path, "start", key)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            time.sleep(0.05)
+    write_line(path, "end", key)
+
+
+@task
+async def heedless_on_loop(path: str, key: str, seconds: float) -> None:
+    write_line(path, "start", key)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(0.05)
+    write_line(path, "end", key)
+
+
+@task
+def query_until_told(path: str, key: str, seconds: float) -> str:
+    """Have the database work for so long; when that is cut short, tidy up there, and say when it was."""
+    write_line(path, "start", key)
+    try:
+        with transaction.atomic():
+            Effect.objects.create(name=f"half {key}")
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(%s)", [seconds])
+    except SoftTimeLimitExceeded as error:
+        write_line(path, "struck", key)
+        with transaction.atomic():
+            Effect.objects.create(name=f"tidied {key}")
+        return str(error)
+    return "never"
+
+
+@task
 def interrupted(where: str, number: int) -> str:
     """Use the database, in rounds, until the soft limit strikes; ``where`` is what is around it then."""
     try:
@@ -314,6 +370,8 @@ def interrupted(where: str, number: int) -> str:
     except Exception:
         if where != "except":
             raise
+        with transaction.atomic():
+            Effect.objects.create(name=f"tidied {number}")
         return "tidied"
     return "in time"
 
