@@ -31,7 +31,7 @@ class TaskqConfig(AppConfig):
             first_start.install()
 
     def ready(self) -> None:
-        from django_taskq import checks  # noqa: F401 - registers them
+        from django_taskq import builtin, checks  # noqa: F401 - registers them
 
         load_backends()
         discover_tasks()

@@ -43,6 +43,18 @@ class SerializationError(EnqueueError, TypeError):
     """A value cannot travel as JSON, or stored text cannot be read back."""
 
 
+class InvalidWorkflow(EnqueueError, ValueError):
+    """A workflow that cannot be started as it is; the message says what is wrong with which part."""
+
+
+class CyclicWorkflow(InvalidWorkflow):
+    """Steps that wait for each other; the message has the way around."""
+
+
+class WorkflowTooLarge(InvalidWorkflow):
+    """The workflow has more steps than ``TASKQ["MAX_WORKFLOW_SIZE"]``."""
+
+
 class PayloadTooLarge(EnqueueError):
     """The serialised arguments exceed ``TASKQ["MAX_PAYLOAD"]`` bytes."""
 
@@ -164,3 +176,14 @@ class Release(BaseException):
 
     Not an ``Exception``, for the same reason as :exc:`Retry`.
     """
+
+
+class Replace(BaseException):
+    """Raised by ``replace()`` to leave the task; ``canvas`` takes the place of its run.
+
+    Not an ``Exception``, for the same reason as :exc:`Retry`.
+    """
+
+    def __init__(self, canvas: object) -> None:
+        super().__init__("the task puts others in its place")
+        self.canvas = canvas

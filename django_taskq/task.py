@@ -22,6 +22,7 @@ from django_taskq import (
     registry,
     routing,
     serializers,
+    task_signatures,
 )
 from django_taskq.arguments import signature_of
 from django_taskq.conf_routes import Route
@@ -40,7 +41,7 @@ R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
 
-class Task(class_hooks.TaskHooks, Generic[P, R]):
+class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R]):
     """A task: call it to run it here, ``enqueue`` it to have a worker run it.
 
     Made by :func:`task`. A class form exists for tasks that share code: subclass ``Task``, give it a ``run`` method,
@@ -59,7 +60,7 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
         self.retry_policy = self.options.retry_policy()
         self.__doc__ = source.__doc__
         self.__wrapped__ = function
-        self._call = PLAIN_CALL
+        self.call_options = PLAIN_CALL
         self._plain_tracking = self._tracking()
         self._signature = signature_of(function, self.options, self.name)
         self.needs = self._signature.injected
@@ -116,7 +117,7 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
 
     def enqueue_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[TaskResult[R]]:
         """Enqueue ``(args, kwargs)`` pairs in one round trip, all or none; results in the order of the calls."""
-        messages = self._messages(list(calls))
+        messages = self.messages(list(calls))
         marker = open_transaction(conf.get_settings().database)
         client.enqueue(messages)
         return [self._result(message, marker) for message in messages]
@@ -152,7 +153,7 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
         ``ValueError`` for a value that is not usable.
         """
         twin = copy.copy(self)
-        twin._call = self._call.changed(call_options)
+        twin.call_options = self.call_options.changed(call_options)
         return twin
 
     def get_result(self, id: str | UUID) -> TaskResult[R]:
@@ -194,17 +195,18 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
         return TaskResult(message.id, self.name, status=status, open=marker, kind=client.kind_of(message, marker))
 
     def _message(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Message:
-        call, own = self._call, self.options
+        call, own = self.call_options, self.options
         if call is not PLAIN_CALL or own.expires is not None or conf.get_settings().routes:
-            return self._messages([(args, kwargs)])[0]
+            return self.messages([(args, kwargs)])[0]
         # The common case, worked out: what Task.enqueue costs is mostly this and the database's own work.
         id, payload, headers = new_ids(1)[0], self._payload(args, kwargs), client.ambient_headers()
         text = headers and headers.dumps()
         now, tracking = clock.now(), self._plain_tracking
         return Message(id, self.name, own.queue_name, own.priority, payload, text, now, None, None, tracking)
 
-    def _messages(self, calls: list[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[Message]:
-        call, own = self._call, self.options
+    def messages(self, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]], front: int = 0) -> list[Message]:
+        """The messages of these calls, not yet enqueued; ``front`` arguments will come before their own."""
+        call, own = self.call_options, self.options
         now = clock.now()
         if call.task_id is not None and len(calls) != 1:
             raise ValueError("task_id names one run, so it does not go with enqueue_many")
@@ -222,7 +224,7 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
                     self.name,
                     route.queue_name or own.queue_name,
                     own.priority if route.priority is None else route.priority,
-                    self._payload(args, kwargs),
+                    self._payload(args, kwargs, front),
                     headers if route.exchange is None else with_routing_key(headers, route.routing_key),
                     now,
                     run_after,
@@ -236,7 +238,7 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
 
     def _route(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Route:
         """Where one call goes: as it says itself, else as the project routes it; what neither says is the task's."""
-        call = self._call
+        call = self.call_options
         found = Route()
         if conf.get_settings().routes:
             found = routing.find(self.name, args, kwargs) or found
@@ -251,11 +253,12 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
     def _tracking(self) -> Tracking:
         if self.options.track_pending:
             return Tracking.ROW
-        ignored = self.options.ignore_result if self._call.ignore_result is None else self._call.ignore_result
+        called = self.call_options.ignore_result
+        ignored = self.options.ignore_result if called is None else called
         return Tracking.FAILURE if ignored else Tracking.END
 
     def _headers(self) -> str | None:
-        call, ambient = self._call, client.ambient_headers() or NO_HEADERS
+        call, ambient = self.call_options, client.ambient_headers() or NO_HEADERS
         return ambient._replace(
             time_limit=call.time_limit,
             soft_time_limit=call.soft_time_limit,
@@ -265,8 +268,8 @@ class Task(class_hooks.TaskHooks, Generic[P, R]):
             rerun_of=call.rerun_of,
         ).dumps()
 
-    def _payload(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-        self.check_arguments(args, kwargs)
+    def _payload(self, args: Sequence[Any], kwargs: Mapping[str, Any], front: int = 0) -> str:
+        self.check_arguments((*(None,) * front, *args) if front else args, kwargs)
         try:
             return serializers.dumps([list(args), dict(kwargs) if kwargs else {}])
         except SerializationError as error:
