@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from django_taskq import serializers
 from django_taskq.exceptions import SerializationError
+from django_taskq.steps import Link, workflow_of
 
 
 class Tracking(enum.IntEnum):
@@ -31,7 +32,7 @@ class Message:
     ``headers`` is the JSON text of a dict of what this call changes (see :class:`Headers`), or None when the task's
     own options hold. Times are aware datetimes, with ``USE_TZ`` or without. ``exchange`` sends it to an exchange of
     its queue's broker, under ``routing_key``, instead of to the queue itself; every copy is then a run of its own,
-    whose ``parent_id`` is this id.
+    whose ``parent_id`` is this id. A step of a workflow ``is_waiting`` while links of it are unsatisfied.
     """
 
     id: str
@@ -47,6 +48,8 @@ class Message:
     exchange: str | None = None
     routing_key: str = ""
     parent_id: str | None = None
+    workflow_id: str | None = None
+    is_waiting: bool = False
 
     def seconds(self) -> tuple[float | None, float, float | None]:
         """``expires_at``, ``enqueued_at`` and ``run_after`` as a delivery carries them."""
@@ -94,6 +97,23 @@ class Action(enum.Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     RELEASED = "released"
+    REPLACED = "replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What a run adds to its workflow, to be written with its outcome.
+
+    The messages are all ``is_waiting``; ``links`` hang them together, and to steps that are there already. ``ends``
+    are links of the workflow to those that nothing waits for; they get their places when they are written. With
+    ``name`` the workflow is a new one of that name, which begins with the run itself.
+    """
+
+    workflow_id: str
+    messages: tuple[Message, ...]
+    links: tuple[Link, ...]
+    ends: tuple[Link, ...] = ()
+    name: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +123,8 @@ class Outcome:
     ``started_at`` and ``finished_at`` are POSIX seconds on the worker's clock (None: it never started). ``result`` is
     JSON text. ``delay`` (seconds from now) or ``run_after`` say when a RETRY is due. ``is_counted`` is False for a
     retry that costs no attempt. ``is_recorded`` marks a success that the task's own transaction already wrote.
-    ``exception`` is the live error, kept for the task's watcher where there is one.
+    ``exception`` is the live error, kept for the task's watcher where there is one. A REPLACED run waits for its
+    ``growth``, whose result will be its own.
     """
 
     delivery: Delivery
@@ -118,6 +139,12 @@ class Outcome:
     is_recorded: bool = False
     exception: BaseException | None = None
     value: Any = None
+    growth: Growth | None = None
+
+    @property
+    def has_followers(self) -> bool:
+        """Whether others may have waited for it, and be ready with the same commit: it is a step of a workflow."""
+        return self.growth is not None or workflow_of(self.delivery.headers) is not None
 
 
 class ErrorText(NamedTuple):
@@ -135,11 +162,24 @@ class ErrorText(NamedTuple):
         return " ".join(text.split())[:500]
 
 
+class Feed(enum.StrEnum):
+    """Where the values of a step's links go."""
+
+    FRONT = "front"  # before its own arguments
+    REFERENCES = "references"  # where the references stand in its arguments
+    FAILURE = "failure"  # it is an error callback: the failed step and its error come first
+
+
 class Headers(NamedTuple):
     """What one call or its surroundings change for its run; stored only where it differs from the defaults.
 
     ``backend`` is the alias of the ``django.tasks`` backend that took the call, where it is not the task's own.
     ``routing_key`` goes with a call to an exchange. ``trace`` is the W3C trace context of the call.
+
+    A step of a ``workflow`` (its id) may have a ``label``. Its arguments are completed as ``feed`` says
+    (:class:`Feed`); it starts ``countdown`` seconds after it has become ready, and may start until ``expires`` seconds
+    after that. One that ``adopts`` has put others in its place, whose result is its own; one that was ``grown`` came
+    while the workflow ran.
     """
 
     language: str | None = None
@@ -153,6 +193,13 @@ class Headers(NamedTuple):
     backend: str | None = None
     routing_key: str | None = None
     trace: dict[str, str] | None = None
+    workflow: str | None = None
+    label: str | None = None
+    feed: str | None = None
+    adopts: bool | None = None
+    grown: bool | None = None
+    countdown: float | None = None
+    expires: float | None = None
 
     def dumps(self) -> str | None:
         """JSON text, or None when nothing differs."""

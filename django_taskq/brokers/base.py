@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from django_taskq.message import Delivery, Message, Outcome
+from django_taskq.steps import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,10 @@ class Broker(ABC):
     @abstractmethod
     def enqueue(self, messages: Sequence[Message]) -> None:
         """Keep these messages; those with a ``run_after`` still to come are not handed out before it."""
+
+    @abstractmethod
+    def link(self, links: Sequence[Link]) -> None:
+        """Have steps of workflows, enqueued as waiting, wait for others; in the transaction that enqueues them."""
 
     @abstractmethod
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """A broker in this process's memory: the contract at its plainest, for the conformance suite and for unit tests.
 
-It keeps deliveries and forgets them once they are settled; it is not a value of ``BROKER_URL``, because web and
-worker processes would each have one of their own.
+It keeps deliveries and forgets them once they are settled, but for what became of the steps of workflows; it is not a
+value of ``BROKER_URL``, because web and worker processes would each have one of their own.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from django_taskq.brokers.base import Broker, Capabilities
-from django_taskq.message import Action, Delivery, Message, Outcome
+from django_taskq.brokers.memory_steps import End, MemorySteps
+from django_taskq.message import Action, Delivery, Growth, Headers, Message, Outcome
 from django_taskq.options import MAX_PRIORITY, MIN_PRIORITY
+from django_taskq.status import Status
+from django_taskq.steps import Link, StepError
 
 
 @dataclass(slots=True)
@@ -39,10 +42,15 @@ class MemoryBroker(Broker):
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
         self.rejected: dict[str, str] = {}
+        self.steps = MemorySteps()
 
     def enqueue(self, messages: Sequence[Message]) -> None:
         with self._lock:
             self._kept.update({message.id: _Kept(message) for message in messages})
+
+    def link(self, links: Sequence[Link]) -> None:
+        with self._lock:
+            self.steps.add(links)
 
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
         return [name for name in queue_names if self.size(name)]
@@ -52,7 +60,7 @@ class MemoryBroker(Broker):
             taken = self._waiting(queue_name)[:limit]
             for claim, kept in enumerate(taken, first_claim):
                 kept.holder = (process_id, claim)
-            return [_delivery(kept, claim) for claim, kept in enumerate(taken, first_claim)]
+            return [self.steps.complete(_delivery(kept, claim)) for claim, kept in enumerate(taken, first_claim)]
 
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         return [outcome for outcome in outcomes if not self._settle(process_id, outcome)]
@@ -70,7 +78,8 @@ class MemoryBroker(Broker):
             for id, kept in list(self._kept.items()):
                 if kept.holder == (process_id, claim):
                     self.rejected[id] = reason
-                    return self._kept.pop(id) is kept
+                    self._end(id, End(Status.FAILED, error=StepError("", reason, id, kept.message.name)))
+                    return True
         return False
 
     def rescue(self, process_id: int) -> int:
@@ -91,7 +100,7 @@ class MemoryBroker(Broker):
                 id for id, kept in self._kept.items() if kept.message.queue_name == queue_name and kept.holder is None
             ]
             for id in doomed:
-                del self._kept[id]
+                self._end(id, End(Status.CANCELLED, error=StepError("TaskCancelled", "its queue was purged", id, "")))
             return len(doomed)
 
     def size(self, queue_name: str) -> int:
@@ -114,6 +123,7 @@ class MemoryBroker(Broker):
             kept
             for kept in self._kept.values()
             if kept.holder is None
+            and not kept.message.is_waiting
             and kept.message.queue_name == queue_name
             and (kept.message.run_after is None or kept.message.run_after <= now)
         ]
@@ -125,15 +135,65 @@ class MemoryBroker(Broker):
             kept = self._kept.get(delivery.id)
             if kept is None or kept.holder != (process_id, delivery.claim):
                 return False
-            if outcome.action not in (Action.RETRY, Action.RELEASED):
-                del self._kept[delivery.id]
-                return True
             kept.holder = None
+            if outcome.growth is not None:
+                self._grow(kept, outcome.growth, is_replaced=outcome.action is Action.REPLACED)
             if outcome.action is Action.RETRY:
                 due = outcome.run_after or datetime.now(UTC) + timedelta(seconds=outcome.delay or 0)
                 kept.message = replace(kept.message, run_after=due)
                 kept.attempt += outcome.is_counted
+            elif outcome.action not in (Action.RELEASED, Action.REPLACED):
+                self._end(delivery.id, _end(outcome))
             return True
+
+    def _grow(self, kept: _Kept, growth: Growth, *, is_replaced: bool) -> None:
+        self._kept.update({message.id: _Kept(message) for message in growth.messages})
+        self.steps.add(growth.links)
+        if is_replaced:
+            headers = Headers.loads(kept.message.headers)._replace(workflow=growth.workflow_id, adopts=True).dumps()
+            kept.message = replace(
+                kept.message, headers=headers, workflow_id=growth.workflow_id, is_waiting=True, run_after=None
+            )
+        self._move_on([message.id for message in growth.messages])
+
+    def _end(self, id: str, end: End) -> None:
+        """Forget it; of a step it is remembered how it ended, and those that waited for it go on."""
+        if self._kept.pop(id).message.workflow_id is not None:
+            self.steps.ended[id] = end
+            self._move_on(self.steps.children(id))
+
+    def _move_on(self, ids: Sequence[str]) -> None:
+        way = list(ids)
+        for id in way:
+            kept = self._kept.get(id)
+            verdict = Status.WAITING if kept is None or not kept.message.is_waiting else self.steps.verdict(id)
+            if kept is None or verdict is Status.WAITING:
+                continue
+            if verdict is Status.READY:
+                kept.message = _ready(kept.message)
+                continue
+            error = StepError("UpstreamFailed", "a step before it did not succeed", id, kept.message.name)
+            cause = self.steps.cause(id) if verdict is Status.FAILED else None
+            self.steps.ended[id] = End(verdict, error=cause or error)
+            del self._kept[id]
+            way += self.steps.children(id)
+
+
+def _ready(message: Message) -> Message:
+    headers, now = Headers.loads(message.headers), datetime.now(UTC)
+    if headers.countdown is not None:
+        message = replace(message, run_after=now + timedelta(seconds=headers.countdown))
+    if headers.expires is not None:
+        message = replace(message, expires_at=now + timedelta(seconds=headers.expires))
+    return replace(message, is_waiting=False)
+
+
+def _end(outcome: Outcome) -> End:
+    if outcome.action is Action.SUCCESS:
+        return End(Status.SUCCESSFUL, outcome.result)
+    status = Status.FAILED if outcome.action is Action.FAILED else Status.CANCELLED
+    class_path, message = (outcome.error.class_path, outcome.error.message) if outcome.error else ("", "")
+    return End(status, error=StepError(class_path, message, outcome.delivery.id, outcome.delivery.name))
 
 
 def _delivery(kept: _Kept, claim: int) -> Delivery:

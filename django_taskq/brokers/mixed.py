@@ -31,6 +31,7 @@ from django_taskq.brokers.sending import Sender
 from django_taskq.exceptions import DepotError
 from django_taskq.message import Action, Delivery, Message, Outcome, Parcel, Tracking
 from django_taskq.models import WorkerProcess
+from django_taskq.steps import Link
 
 logger = logging.getLogger("django_taskq")
 
@@ -66,6 +67,9 @@ class MixedBroker(Broker):
 
     def enqueue(self, messages: Sequence[Message]) -> None:
         self._sender.enqueue(messages)
+
+    def link(self, links: Sequence[Link]) -> None:
+        self.rows.link(links)
 
     # Doing work.
 
@@ -107,8 +111,8 @@ class MixedBroker(Broker):
                 with_row, written = self._sort(process_id, outcomes)
             self._intake.make_rows(process_id, written)
             lost = self.rows.settle(process_id, with_row)
-            # Those are READY again, for anybody.
-            self._own.has_ready |= any(outcome.action in (Action.RETRY, Action.RELEASED) for outcome in with_row)
+            # Those are READY again, for anybody; and so may be what waited for a step.
+            self._own.has_ready |= any(_makes_ready(outcome) for outcome in with_row)
         return lost
 
     def _sort(self, process_id: int, outcomes: Sequence[Outcome]) -> tuple[list[Outcome], list[Parcel]]:
@@ -300,3 +304,7 @@ class MixedBroker(Broker):
             except Error as error:
                 # The supervisors do the same once a second.
                 logger.warning("could not publish at once: %s", error)
+
+
+def _makes_ready(outcome: Outcome) -> bool:
+    return outcome.action in (Action.RETRY, Action.RELEASED) or outcome.has_followers

@@ -46,9 +46,11 @@ class Sender:
     def _destination(self, message: Message) -> str:
         """The alias of its depot, or '' for the database.
 
-        What is due later is a row wherever its queue is kept; the promoter puts it into the outbox.
+        What is due later, or waits for other steps, is a row wherever its queue is kept; whoever makes it ready puts
+        it into the outbox.
         """
-        if message.run_after is not None and message.run_after > message.enqueued_at:
+        is_delayed = message.run_after is not None and message.run_after > message.enqueued_at
+        if is_delayed or message.is_waiting:
             return ""
         alias = self._alias_of(message.queue_name)
         return alias if alias in self._depots else ""

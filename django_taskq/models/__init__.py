@@ -5,6 +5,7 @@ from django_taskq.models.queue import Queue, TaskLimits
 from django_taskq.models.schedule import PeriodicTask, SchedulerLease, ScheduleTick
 from django_taskq.models.task import TaskAttempt, TaskRecord
 from django_taskq.models.worker import Worker, WorkerProcess
+from django_taskq.models.workflow import Workflow, WorkflowLink
 
 __all__ = [
     "Command",
@@ -18,4 +19,6 @@ __all__ = [
     "TaskRecord",
     "Worker",
     "WorkerProcess",
+    "Workflow",
+    "WorkflowLink",
 ]

@@ -73,13 +73,13 @@ class TaskQuerySet(models.QuerySet["TaskRecord"]):
         return persist(self.db, lambda: ended.update(**again))
 
     def prunable(self, results_before: datetime | None, failures_before: datetime | None) -> TaskQuerySet:
-        """Finished runs past their retention; None keeps that kind for ever."""
+        """Finished runs past their retention; None keeps that kind for ever. Steps go with their workflows."""
         old = Q(pk__in=[])
         if results_before is not None:
             old |= Q(finished_at__lt=results_before) & ~Q(status=Status.FAILED)
         if failures_before is not None:
             old |= Q(finished_at__lt=failures_before, status=Status.FAILED)
-        return self.filter(old, finished_at__isnull=False)
+        return self.filter(old, finished_at__isnull=False, workflow__isnull=True)
 
 
 class TaskRecord(WithPayload, models.Model):
@@ -116,6 +116,17 @@ class TaskRecord(WithPayload, models.Model):
     # Waits to be handed to its queue's depot, and may be from then on; see models/outbox.py.
     publish_after = models.DateTimeField(null=True, editable=False)
     parent_id = models.UUIDField(_("copied from"), null=True, editable=False)
+    # No constraint, for the same reason as the worker's. Of a WAITING step: the link it waits for, all before it hold.
+    workflow = models.ForeignKey(
+        "django_taskq.Workflow",
+        verbose_name=_("workflow"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="steps",
+    )
+    waits_at = models.IntegerField(null=True, editable=False)
     result = models.TextField(_("result"), null=True)  # noqa: DJ001 - NULL is "none stored"
     reason = models.TextField(_("reason"), db_default="")
 
@@ -147,6 +158,7 @@ class TaskRecord(WithPayload, models.Model):
                 condition=Q(status="READY", publish_after__isnull=False),
             ),
             models.Index(fields=["parent_id"], name="taskq_copies", condition=Q(parent_id__isnull=False)),
+            models.Index(fields=["workflow", "status"], name="taskq_steps", condition=Q(workflow__isnull=False)),
         ]
 
     def __str__(self) -> str:

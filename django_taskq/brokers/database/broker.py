@@ -19,7 +19,9 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from django_taskq.brokers.base import Broker, Capabilities
+from django_taskq.brokers.database.advancing import move_on
 from django_taskq.brokers.database.dialect import Dialect, Finished
+from django_taskq.brokers.database.feeding import feed
 from django_taskq.brokers.database.postgresql import PostgreSQL
 from django_taskq.brokers.database.sqlite import SQLite
 from django_taskq.conflicts import persist
@@ -31,6 +33,7 @@ from django_taskq.models.outbox import publication
 from django_taskq.models.task import AttemptKind, TaskQuerySet
 from django_taskq.options import MAX_PRIORITY, MIN_PRIORITY
 from django_taskq.status import Status
+from django_taskq.steps import Link
 
 # The doorbell takes a database-wide lock at commit on PostgreSQL, so one process rings it for a queue at most this
 # often (seconds) outside of transactions; workers that ran dry look once more after as long.
@@ -103,17 +106,33 @@ class DatabaseBroker(Broker):
         except IntegrityError as error:
             raise EnqueueError(f"a run with this id exists already: {error}") from error
 
+    def link(self, links: Sequence[Link]) -> None:
+        self.dialect.insert_links(connections[self.using], links)
+
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
         return persist(self.using, lambda: self.dialect.queues_with_work(connections[self.using], queue_names))
 
     def claim(self, queue_name: str, limit: int, process_id: int, first_claim: int) -> list[Delivery]:
         connection = connections[self.using]
-        return persist(self.using, lambda: self.dialect.claim(connection, queue_name, limit, process_id, first_claim))
+        claimed = persist(
+            self.using, lambda: self.dialect.claim(connection, queue_name, limit, process_id, first_claim)
+        )
+        return feed(self.using, self.dialect, claimed)
 
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         return persist(self.using, lambda: self._settle(process_id, outcomes))
 
     def _settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        steps = [outcome for outcome in outcomes if outcome.has_followers]
+        if not steps:
+            return self._write_all(process_id, outcomes)
+        with transaction.atomic(using=self.using, savepoint=False):
+            lost = self._write_all(process_id, outcomes)
+            refused = {id(outcome) for outcome in lost}
+            move_on(self, [outcome for outcome in steps if id(outcome) not in refused])
+        return lost
+
+    def _write_all(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         successes = [outcome for outcome in outcomes if outcome.action is Action.SUCCESS and not outcome.is_recorded]
         lost = self._finish(process_id, successes) if successes else []
         if len(successes) < len(outcomes):
@@ -143,7 +162,10 @@ class DatabaseBroker(Broker):
 
     def purge(self, queue_name: str) -> int:
         waiting = self.records.filter(queue_name=queue_name, status__in=(Status.READY, Status.SCHEDULED))
-        return int(waiting.delete()[1].get(TaskRecord._meta.label, 0))
+        # Others wait for steps: those are told.
+        steps = waiting.filter(workflow__isnull=False).cancel("TaskCancelled: its queue was purged")
+        deleted = waiting.filter(workflow__isnull=True).delete()[1].get(TaskRecord._meta.label, 0)
+        return int(steps + deleted)
 
     def size(self, queue_name: str) -> int:
         return self.records.filter(status=Status.READY, queue_name=queue_name).count()
@@ -217,6 +239,8 @@ class DatabaseBroker(Broker):
         delivery = outcome.delivery
         held = self.records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
         reason = outcome.error.summary if outcome.error else ""
+        if outcome.action is Action.REPLACED:
+            return held.update(status=Status.WAITING, **UNCLAIMED)
         if outcome.action is not Action.RETRY:
             status = Status.FAILED if outcome.action is Action.FAILED else Status.CANCELLED
             return held.update(

@@ -7,7 +7,7 @@ planner could use the partial indexes.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from asyncio import _get_running_loop
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_taskq.brokers.database.step_dialect import StepDialect
 from django_taskq.message import Delivery, Message
 
 
@@ -37,7 +38,7 @@ class Known(NamedTuple):
     is_suspect: bool
 
 
-class Dialect(ABC):
+class Dialect(StepDialect):
     """The hot statements of one database. ``connection`` is Django's, of the calling thread."""
 
     vendor: ClassVar[str]
@@ -106,7 +107,7 @@ RELEASED = """claim = NULL, worker_id = NULL, started_at = NULL,
     finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE %s END,
     reason = CASE WHEN cancel_requested_at IS NULL THEN reason ELSE 'TaskCancelled' END"""
 
-Shared = tuple[str, str, int, str | None, datetime, datetime | None, datetime | None]
+Shared = tuple[str, str, int, str, str | None, datetime, datetime | None, datetime | None, str | None]
 
 
 def by_shared_columns(messages: Sequence[Message]) -> Iterator[tuple[Shared, list[Message]]]:
@@ -120,16 +121,20 @@ def _shared(message: Message) -> Shared:
         message.name,
         message.queue_name,
         message.priority,
+        status_of(message),
         message.headers,
         message.enqueued_at,
         message.run_after,
         message.expires_at,
+        message.workflow_id,
     )
 
 
-def status_of(enqueued_at: datetime, run_after: datetime | None) -> str:
+def status_of(message: Message) -> str:
     """The status a row begins with; a time that has passed delays nothing."""
-    return "READY" if run_after is None or run_after <= enqueued_at else "SCHEDULED"
+    if message.is_waiting:
+        return "WAITING"
+    return "READY" if message.run_after is None or message.run_after <= message.enqueued_at else "SCHEDULED"
 
 
 def may_be_direct(connection: BaseDatabaseWrapper) -> bool:

@@ -22,6 +22,7 @@ from django_taskq.brokers.database.dialect import (
     may_be_direct,
     status_of,
 )
+from django_taskq.brokers.database.postgresql_steps import PostgreSQLSteps
 from django_taskq.message import Delivery, Message
 
 CHANNEL = "django_taskq"
@@ -38,9 +39,9 @@ _PREPARED = {
 
 # Rows as one JSON text: rendering arrays on the client costs twice as much (measured, docs/performance.md).
 _INSERT_MANY = f"""
-    INSERT INTO taskq_task ({COLUMNS})
+    INSERT INTO taskq_task ({COLUMNS}, workflow_id)
     SELECT (row->>0)::uuid, %s, %s, %s::smallint, %s, row->>1, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz,
-        %s::timestamptz
+        %s::timestamptz, %s::uuid
     FROM json_array_elements(%s::json) row
 """
 
@@ -88,7 +89,7 @@ _RELEASE = f"""
 """
 
 
-class PostgreSQL(Dialect):
+class PostgreSQL(PostgreSQLSteps, Dialect):
     """Statements for PostgreSQL 14 and newer."""
 
     vendor: ClassVar[str] = "postgresql"
@@ -101,7 +102,7 @@ class PostgreSQL(Dialect):
         wake: Sequence[str],
         publish_after: datetime | None = None,
     ) -> None:
-        if len(messages) == 1 and may_be_direct(connection):
+        if len(messages) == 1 and messages[0].workflow_id is None and may_be_direct(connection):
             with connection.wrap_database_errors:
                 if connection.in_atomic_block:
                     statement = _INSERT_AND_WAKE if wake else _INSERT
@@ -186,7 +187,7 @@ def _one(message: Message, publish_after: datetime | None) -> list[Any]:
         message.name,
         message.queue_name,
         message.priority,
-        status_of(message.enqueued_at, message.run_after),
+        status_of(message),
         message.payload,
         message.headers,
         message.enqueued_at,
@@ -197,18 +198,19 @@ def _one(message: Message, publish_after: datetime | None) -> list[Any]:
 
 
 def _many(shared: Shared, group: list[Message], publish_after: datetime | None) -> list[Any]:
-    name, queue_name, priority, headers, enqueued_at, run_after, expires_at = shared
+    name, queue_name, priority, status, headers, enqueued_at, run_after, expires_at, workflow_id = shared
     rows = json.dumps([(message.id, message.payload) for message in group])
     return [
         name,
         queue_name,
         priority,
-        status_of(enqueued_at, run_after),
+        status,
         headers,
         enqueued_at,
         run_after,
         expires_at,
         publish_after,
+        workflow_id,
         rows,
     ]
 

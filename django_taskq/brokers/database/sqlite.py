@@ -24,11 +24,15 @@ from django_taskq.brokers.database.dialect import (
     may_be_direct,
     status_of,
 )
+from django_taskq.brokers.database.sqlite_forms import dashed, hexed, stored
+from django_taskq.brokers.database.sqlite_steps import SQLiteSteps
 from django_taskq.message import Delivery, Message
 
 _INSERT = f"INSERT INTO taskq_task ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 _INSERT_DIRECTLY = _INSERT.replace("%s", "?")
+
+_INSERT_STEP = _INSERT.replace(")", ", workflow_id)", 1)[:-1] + ", %s)"
 
 _HAS_WORK = "SELECT 1 FROM taskq_task WHERE status = 'READY' AND queue_name = %s LIMIT 1"
 
@@ -81,7 +85,7 @@ _RELEASE = f"""
 """
 
 
-class SQLite(Dialect):
+class SQLite(SQLiteSteps, Dialect):
     """Statements for SQLite 3.35 and newer (UPDATE ... RETURNING)."""
 
     vendor: ClassVar[str] = "sqlite"
@@ -98,13 +102,17 @@ class SQLite(Dialect):
         publish_after: datetime | None = None,
     ) -> None:
         zone = connection.timezone
-        published = (_stored(publish_after, zone),)
-        if len(messages) == 1 and may_be_direct(connection):
+        published = (stored(publish_after, zone),)
+        if len(messages) == 1 and messages[0].workflow_id is None and may_be_direct(connection):
             with connection.wrap_database_errors:
                 connection.connection.execute(_INSERT_DIRECTLY, _row(messages[0], zone) + published)
             return
         with connection.cursor() as cursor:
-            cursor.executemany(_INSERT, [_row(message, zone) + published for message in messages])
+            if any(message.workflow_id is not None for message in messages):
+                rows = [(*_row(message, zone), *published, hexed(message.workflow_id)) for message in messages]
+                cursor.executemany(_INSERT_STEP, rows)
+            else:
+                cursor.executemany(_INSERT, [_row(message, zone) + published for message in messages])
 
     def queues_with_work(self, connection: BaseDatabaseWrapper, queue_names: Sequence[str]) -> list[str]:
         found = []
@@ -155,7 +163,7 @@ class SQLite(Dialect):
             return int(cursor.rowcount)
 
     def release(self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[int]) -> list[tuple[str, str]]:
-        now = _stored(datetime.now(UTC), connection.timezone)
+        now = stored(datetime.now(UTC), connection.timezone)
         with connection.cursor() as cursor:
             cursor.execute(_RELEASE, [now, process_id, json.dumps(list(claims))])
             return list(cursor.fetchall())
@@ -197,18 +205,13 @@ def _row(message: Message, zone: tzinfo | None) -> tuple[Any, ...]:
         message.name,
         message.queue_name,
         message.priority,
-        status_of(message.enqueued_at, message.run_after),
+        status_of(message),
         message.payload,
         message.headers,
-        _stored(message.enqueued_at, zone),
-        _stored(message.run_after, zone),
-        _stored(message.expires_at, zone),
+        stored(message.enqueued_at, zone),
+        stored(message.run_after, zone),
+        stored(message.expires_at, zone),
     )
-
-
-def _stored(value: datetime | None, zone: tzinfo | None) -> str | None:
-    """An aware datetime as Django's SQLite backend writes it: naive text in the connection's zone (None: local)."""
-    return None if value is None else value.astimezone(zone).replace(tzinfo=None).isoformat(" ")
 
 
 def _moment(seconds: float, zone: tzinfo | None) -> str:
@@ -223,7 +226,7 @@ def _second(seconds: int, zone: tzinfo | None) -> str:
 
 
 def _seconds(text: str | None, zone: tzinfo | None) -> float | None:
-    """The inverse of :func:`_stored`, as POSIX seconds."""
+    """The inverse of :func:`stored`, as POSIX seconds."""
     return None if text is None else _whole_second(text[:19], zone) + float(f"0{text[19:]}")
 
 
@@ -235,6 +238,7 @@ def _whole_second(text: str, zone: tzinfo | None) -> float:
 def _delivery(row: list[Any], zone: tzinfo | None) -> Delivery:
     hex_id, claim, name, queue_name, payload, headers, expires_at, enqueued_at, run_after, *rest = row
     attempt, crashes, is_suspect = rest
-    id = f"{hex_id[:8]}-{hex_id[8:12]}-{hex_id[12:16]}-{hex_id[16:20]}-{hex_id[20:]}"
     times = (_seconds(expires_at, zone), _seconds(enqueued_at, zone) or 0.0, _seconds(run_after, zone))
-    return Delivery(id, claim, name, queue_name, payload, headers, *times, attempt, crashes, bool(is_suspect))
+    return Delivery(
+        dashed(hex_id), claim, name, queue_name, payload, headers, *times, attempt, crashes, bool(is_suspect)
+    )

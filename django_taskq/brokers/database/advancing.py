@@ -1,0 +1,202 @@
+"""Moving workflows on: what the end of some steps means for those that wait for them.
+
+All of it happens in the transaction that ended the steps, so a step and what follows from it are committed together or
+not at all. Everything may be repeated: only WAITING steps are touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
+
+from django.db import connections
+from django.db.models import F
+
+from django_taskq.brokers.database.dialect import Dialect
+from django_taskq.brokers.database.step_dialect import Advanced, Waiting
+from django_taskq.message import Action, Growth, Headers, Message, Outcome
+from django_taskq.models import TaskRecord, Workflow, WorkflowLink
+from django_taskq.models.clock import database_now, database_now_plus
+from django_taskq.models.outbox import publication
+from django_taskq.status import Status
+from django_taskq.steps import ADOPTED, Link, LinkKind, workflow_of
+
+UPSTREAM_FAILED = "UpstreamFailed: a step before it did not succeed"
+# Ids in one statement of the ORM, and rows locked in one go.
+AT_ONCE = 500
+_ADOPTS = '"adopts":true'
+_TIMED = ('"countdown":', '"expires":')
+
+
+def move_on(rows: Rows, outcomes: Sequence[Outcome]) -> None:
+    """What follows from these outcomes of steps, which have just been written; in their transaction."""
+    advance = Advance(rows)
+    succeeded, others, touched = [], [], set()
+    for outcome in outcomes:
+        advance.grown(outcome)
+        if outcome.action is Action.SUCCESS:
+            succeeded.append(outcome.delivery.id)
+        elif outcome.action in (Action.FAILED, Action.CANCELLED):
+            others.append(outcome.delivery.id)
+        if workflow_id := workflow_of(outcome.delivery.headers):
+            touched.add(workflow_id)
+    advance.after(succeeded, others, touched)
+
+
+class Rows(Protocol):
+    """The broker of the rows, as far as this module needs it."""
+
+    using: str
+    dialect: Dialect
+
+    def insert(self, messages: Sequence[Message]) -> None: ...
+    def link(self, links: Sequence[Link]) -> None: ...
+
+
+class Advance:
+    """One look at what follows from ended steps, in the open transaction of the calling thread."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._using = rows.using
+        self._dialect = rows.dialect
+        self._connection = connections[rows.using]
+        self._records = TaskRecord.objects.using(rows.using)
+        self._ready: list[Advanced] = []
+
+    def after(self, succeeded: Sequence[str], others: Sequence[str], workflow_ids: Collection[str]) -> None:
+        """These steps of these workflows have ended: successfully, or FAILED or CANCELLED."""
+        ended, bad = [*succeeded, *others], list(others)
+        while ended:
+            # Callbacks first: to those whose parents have all ended it would else look as if nothing had failed.
+            self._call_back(bad)
+            not_needed = self._move(ended)
+            ended = bad = not_needed + self._doom(bad + not_needed)
+        self._hand_on()
+        still_going = {step.workflow_id for step in self._ready}
+        ending = sorted(set(workflow_ids) - still_going)
+        if ending:
+            self._dialect.close(self._connection, ending)
+
+    def let_go(self, ids: Sequence[str]) -> None:
+        """Make ready those of these WAITING steps that have nothing to wait for."""
+        for some in _portions(ids):
+            moved = self._dialect.advance(self._connection, [Waiting(id, None) for id in some])
+            self._ready += [step for step in moved if step.status != Status.CANCELLED]
+
+    def grown(self, outcome: Outcome) -> None:
+        """A run has added steps to its workflow, or put them in its own place: then it waits for their results."""
+        growth, run = outcome.growth, outcome.delivery
+        if growth is None:
+            return
+        if growth.name is not None:
+            size, now = len(growth.messages) + 1, database_now(self._using)
+            Workflow.objects.using(self._using).create(
+                pk=growth.workflow_id, name=growth.name, size=size, enqueued_at=now
+            )
+        if outcome.action is Action.REPLACED:
+            headers = Headers.loads(run.headers)._replace(workflow=growth.workflow_id, adopts=True).dumps()
+            self._records.filter(pk=run.id).update(workflow_id=growth.workflow_id, headers=headers, waits_at=None)
+        self.grow(growth)
+
+    def grow(self, growth: Growth) -> None:
+        """Write steps that are added to a workflow, and let go those of them that have nothing to wait for."""
+        self._rows.insert(growth.messages)
+        self._rows.link(growth.links)
+        workflow = Workflow.objects.using(self._using).filter(pk=growth.workflow_id)
+        if growth.name is None:
+            # The row is locked from here on, so that nobody else takes the same places for the ends.
+            workflow.update(size=F("size") + len(growth.messages))
+            first = ADOPTED + workflow.values_list("size", flat=True).get()
+            self._rows.link([link._replace(position=first + link.position) for link in growth.ends])
+        self._begin(growth)
+        if workflow.filter(cancel_requested_at__isnull=False).exists():
+            for ids in _portions([message.id for message in growth.messages]):
+                self._records.filter(pk__in=ids).cancel()
+
+    def _begin(self, growth: Growth) -> None:
+        """Let go those that wait for nothing, or for nothing any more, and end what waits in vain."""
+        children = {link.child_id for link in growth.links}
+        self.let_go([message.id for message in growth.messages if message.id not in children])
+        new = {message.id for message in growth.messages}
+        older = sorted({link.parent_id for link in growth.links} - new)
+        for ids in _portions(older):
+            ended = self._records.filter(pk__in=ids, finished_at__isnull=False).values_list("pk", "status")
+            found = [(str(pk), status == Status.SUCCESSFUL) for pk, status in ended]
+            self.after([id for id, ok in found if ok], [id for id, ok in found if not ok], ())
+
+    def _move(self, ended: Sequence[str]) -> list[str]:
+        """Let go on what has nothing left to wait for; returns the callbacks that will never be called."""
+        waiting = self._dialect.lock_waiting(self._connection, ended)
+        if not waiting:
+            return []
+        moved = self._dialect.advance(self._connection, waiting)
+        self._ready += [step for step in moved if step.status != Status.CANCELLED]
+        return [step.id for step in moved if step.status == Status.CANCELLED]
+
+    def _call_back(self, bad: Sequence[str]) -> None:
+        """Make ready the error callbacks of those that are FAILED."""
+        for ids in _portions(bad):
+            failed = self._records.filter(pk__in=ids, status=Status.FAILED).values("pk")
+            links = WorkflowLink.objects.using(self._using).filter(parent_id__in=failed, kind=LinkKind.FAILURE)
+            children = sorted(set(links.values_list("child_id", flat=True)))
+            waiting = self._records.filter(pk__in=children, status=Status.WAITING).order_by("pk")
+            called = list(waiting.select_for_update().values_list("pk", "queue_name", "headers", "workflow_id"))
+            self._records.filter(pk__in=[pk for pk, *_ in called]).update(
+                status=Status.READY, run_after=database_now(self._using)
+            )
+            self._ready += [
+                Advanced(str(pk), Status.READY, queue_name, headers, str(workflow_id))
+                for pk, queue_name, headers, workflow_id in called
+            ]
+
+    def _doom(self, bad: Sequence[str]) -> list[str]:
+        """End what cannot succeed any more, down to the last descendant; returns their ids."""
+        doomed = self._dialect.doomed(self._connection, bad) if bad else []
+        for ids in _portions(doomed):
+            locked = self._records.filter(pk__in=ids, status=Status.WAITING).order_by("pk").select_for_update()
+            chosen = self._records.filter(pk__in=list(locked.values_list("pk", flat=True)))
+            adopters = list(chosen.filter(headers__contains=_ADOPTS))
+            now = database_now(self._using)
+            chosen.update(status=Status.CANCELLED, finished_at=now, reason=UPSTREAM_FAILED)
+            for adopter in adopters:
+                self._fail_for(adopter, bad)
+        return doomed
+
+    def _fail_for(self, adopter: TaskRecord, bad: Sequence[str]) -> None:
+        """A run that others have replaced fails as they did: its callbacks and its handle are to know of that error."""
+        failed = self._records.filter(pk__in=bad[:AT_ONCE], status=Status.FAILED, workflow=adopter.workflow_id)
+        first = failed.order_by("finished_at", "pk").first()
+        if first is None:
+            return  # they were cancelled, and so it stays
+        self._records.filter(pk=adopter.pk).update(status=Status.FAILED, reason=first.reason)
+        for error in first.attempt_set.order_by("-id")[:1]:
+            error.pk, error.task_id, error.attempt = None, adopter.pk, adopter.attempt
+            error.save(using=self._using, force_insert=True)
+
+    def _hand_on(self) -> None:
+        """See to it that workers hear of what has become ready, and that what has a time of its own waits for it."""
+        if not self._ready:
+            return
+        for step in self._ready:
+            if step.headers is not None and any(word in step.headers for word in _TIMED):
+                self._delay(step)
+        handed_on = publication(self._using)
+        if handed_on:
+            for ids in _portions([step.id for step in self._ready]):
+                self._records.filter(pk__in=ids, status=Status.READY).update(**handed_on)
+        self._dialect.wake(self._connection, sorted({step.queue_name for step in self._ready}))
+
+    def _delay(self, step: Advanced) -> None:
+        headers, changes = Headers.loads(step.headers), dict[str, Any]()
+        if headers.countdown is not None:
+            changes |= {"status": Status.SCHEDULED, "run_after": database_now_plus(self._using, headers.countdown)}
+        if headers.expires is not None:
+            changes["expires_at"] = database_now_plus(self._using, headers.expires)
+        if changes:
+            self._records.filter(pk=step.id).update(**changes)
+
+
+def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), AT_ONCE):
+        yield ids[start : start + AT_ONCE]

@@ -1,0 +1,119 @@
+"""PostgreSQL: steps are locked before they are looked at, and every look is a statement of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_taskq.brokers.database.step_dialect import (
+    ALL_ENDED,
+    DOOMED,
+    PARENT_COLUMNS,
+    WORKFLOW_STATUS,
+    Advanced,
+    Parent,
+    StepDialect,
+    Waiting,
+)
+from django_taskq.steps import Link
+
+_INSERT_LINKS = """
+    INSERT INTO taskq_link (child_id, position, parent_id, kind, opens, closes, carries)
+    SELECT (row->>1)::uuid, (row->>2)::int, (row->>0)::uuid, (row->>3)::smallint, (row->>4)::smallint,
+        (row->>5)::smallint, (row->>6)::boolean
+    FROM json_array_elements(%s::json) row
+"""
+
+# The sub-select is made an array so that no plan but the one by primary key is left, whatever the statistics say.
+_LOCK_WAITING = """
+    SELECT id::text, waits_at FROM taskq_task
+    WHERE id = ANY(ARRAY(SELECT child_id FROM taskq_link WHERE parent_id = ANY(%s::uuid[]))) AND status = 'WAITING'
+    ORDER BY id FOR UPDATE
+"""
+
+# A statement of its own, so that it sees what was committed while the locks were waited for. A link to a parent that
+# is not there any more holds its child up until maintenance finds it. MATERIALIZED: else the planner copies the search
+# to each place that uses it. The ids are given twice, so that no plan but the one by primary key is left.
+_ADVANCE = """
+    WITH found AS MATERIALIZED (
+        SELECT (row->>0)::uuid AS step_id, (
+            SELECT position FROM taskq_link WHERE child_id = (row->>0)::uuid AND position >= coalesce((row->>1)::int, 0)
+                AND CASE WHEN kind = 0
+                    THEN (SELECT status FROM taskq_task WHERE id = taskq_link.parent_id) IS DISTINCT FROM 'SUCCESSFUL'
+                    ELSE (SELECT finished_at FROM taskq_task WHERE id = taskq_link.parent_id) IS NULL END
+            ORDER BY child_id, position LIMIT 1
+        ) AS next, (
+            SELECT kind = 2 FROM taskq_link WHERE child_id = (row->>0)::uuid ORDER BY child_id, position LIMIT 1
+        ) AS calls_back
+        FROM json_array_elements(%s::json) row
+    )
+    UPDATE taskq_task SET waits_at = next,
+        status = CASE WHEN next IS NOT NULL THEN 'WAITING' WHEN calls_back THEN 'CANCELLED'
+            WHEN run_after > clock_timestamp() THEN 'SCHEDULED' ELSE 'READY' END,
+        run_after = CASE WHEN next IS NULL THEN greatest(run_after, clock_timestamp()) ELSE run_after END,
+        finished_at = CASE WHEN next IS NULL AND calls_back THEN clock_timestamp() END,
+        reason = CASE WHEN next IS NULL AND calls_back THEN 'NotNeeded' ELSE reason END
+    FROM found
+    WHERE id = ANY(%s::uuid[]) AND id = step_id AND status = 'WAITING'
+        AND (next IS NULL OR next IS DISTINCT FROM waits_at)
+    RETURNING id::text, status, queue_name, headers, workflow_id::text
+"""
+
+_LOCK_ENDING = """
+    SELECT id::text FROM taskq_workflow WHERE id = ANY(%s::uuid[]) AND finished_at IS NULL AND NOT EXISTS (
+        SELECT 1 FROM taskq_task WHERE workflow_id = taskq_workflow.id AND status IN ('WAITING', 'READY', 'SCHEDULED')
+    ) ORDER BY id FOR UPDATE
+"""
+_CLOSE = f"""
+    UPDATE taskq_workflow SET finished_at = clock_timestamp(), status = {WORKFLOW_STATUS}
+    WHERE id = ANY(%s::uuid[]) AND {ALL_ENDED} RETURNING id::text, status
+"""
+
+_DOOMED = DOOMED.replace("given", "SELECT id FROM unnest(%s::uuid[]) AS given(id)").replace(
+    "SELECT step.id", "SELECT step.id::text"
+)
+
+_PARENTS = f"""
+    SELECT child_id::text, {PARENT_COLUMNS.replace("parent.id", "parent.id::text")}
+    FROM taskq_link JOIN taskq_task parent ON parent.id = taskq_link.parent_id
+    WHERE child_id = ANY(%s::uuid[]) ORDER BY child_id, position
+"""
+
+
+class PostgreSQLSteps(StepDialect):
+    """Statements for PostgreSQL 14 and newer."""
+
+    def insert_links(self, connection: BaseDatabaseWrapper, links: Sequence[Link]) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_INSERT_LINKS, [json.dumps(links)])
+
+    def lock_waiting(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> list[Waiting]:
+        with connection.cursor() as cursor:
+            cursor.execute(_LOCK_WAITING, [list(parent_ids)])
+            return [Waiting(*row) for row in cursor.fetchall()]
+
+    def advance(self, connection: BaseDatabaseWrapper, waiting: Sequence[Waiting]) -> list[Advanced]:
+        with connection.cursor() as cursor:
+            cursor.execute(_ADVANCE, [json.dumps(waiting), [step.id for step in waiting]])
+            return [Advanced(*row) for row in cursor.fetchall() if row[1] != "WAITING"]
+
+    def close(self, connection: BaseDatabaseWrapper, workflow_ids: Sequence[str]) -> list[tuple[str, str]]:
+        with connection.cursor() as cursor:
+            cursor.execute(_LOCK_ENDING, [list(workflow_ids)])
+            ending = [id for (id,) in cursor.fetchall()]
+            if not ending:
+                return []
+            cursor.execute(_CLOSE, [ending])
+            return list(cursor.fetchall())
+
+    def doomed(self, connection: BaseDatabaseWrapper, failed_ids: Sequence[str]) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(_DOOMED, [list(failed_ids)])
+            return [id for (id,) in cursor.fetchall()]
+
+    def parents(self, connection: BaseDatabaseWrapper, child_ids: Sequence[str]) -> list[Parent]:
+        with connection.cursor() as cursor:
+            cursor.execute(_PARENTS, [list(child_ids)])
+            return [Parent(*row) for row in cursor.fetchall()]
