@@ -47,9 +47,11 @@ def enqueue(messages: Sequence[Message]) -> None:
             task = registry.find(message.name)
             if task is not None and task.watcher is not None:
                 task.watcher.enqueued(message)
-    if settings.eager:
+    # A workflow's steps are run once all of it is there.
+    plain = [message.id for message in messages if message.workflow_id is None] if settings.eager else []
+    if plain:
         run: Callable[[list[str]], None] = import_string("django_taskq.worker.eager.run")
-        run([message.id for message in messages])
+        run(plain)
 
 
 def _enqueue_watched(messages: Sequence[Message]) -> list[Message]:

@@ -164,6 +164,7 @@ class Settings:
     enqueue_fallback: str | None = _setting(_fallback, None)
     eager: bool = _setting(_flag, False)
     max_payload: int = _setting(_count, 1 << 20)
+    max_workflow_size: int = _setting(_count, 250_000)
     time_limit: float | None = _setting(_seconds_or_none, None)
     soft_time_limit: float | None = _setting(_seconds_or_none, None)
     max_tasks_per_child: int | None = _setting(_count_or_none, None)

@@ -7,19 +7,22 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from django.utils.module_loading import import_string
+
 from django_taskq import open_resources, options
-from django_taskq.exceptions import MaxRetriesExceeded, Release, Retry
+from django_taskq.exceptions import MaxRetriesExceeded, Release, Replace, Retry
 from django_taskq.message import Delivery, Headers
 from django_taskq.open_resources import Resources
 
 if TYPE_CHECKING:
+    from django_taskq.adding import Addition
     from django_taskq.task import Task
 
 
 class TaskContext:
     """One attempt, seen from inside. Valid for as long as the attempt runs."""
 
-    __slots__ = ("_stop_requested", "args", "delivery", "headers", "kwargs", "started_at", "task")
+    __slots__ = ("_stop_requested", "additions", "args", "delivery", "headers", "kwargs", "started_at", "task")
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class TaskContext:
         self.args = args
         self.kwargs = kwargs
         self.started_at = 0.0
+        self.additions: Addition | None = None
         self._stop_requested = stop_requested
 
     @property
@@ -104,6 +108,29 @@ class TaskContext:
         Always False where no worker runs the task.
         """
         return self._stop_requested is not None and self._stop_requested()
+
+    @property
+    def workflow(self) -> Addition:
+        """The workflow that this run is a step of: what is added to it is written with the run's success.
+
+        Raises ``RuntimeError`` where it is no step of any.
+        """
+        if self.additions is None:
+            if self.headers.workflow is None:
+                raise RuntimeError(
+                    f"run {self.id} of {self.name} is no step of a workflow, so nothing can be added to it"
+                )
+            self.additions = import_string("django_taskq.adding.Addition")(self.headers.workflow)
+        found: Addition = self.additions
+        return found
+
+    def replace(self, canvas: Any) -> NoReturn:
+        """Leave the task, and have a signature or a whole canvas take the place of this run.
+
+        Its result will be this run's, and what waits for this run waits for it. Raises :exc:`Replace`, which the task
+        must let through. Where the canvas cannot be started the run is FAILED with the reason.
+        """
+        raise Replace(canvas)
 
     def give_back(self) -> NoReturn:
         """Leave the task; the run starts again from its beginning, at once in another worker, charged nothing.

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from django_taskq import clock, conf, registry
 from django_taskq.brokers import get_broker
+from django_taskq.brokers.database import workflow_verbs
 from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
 from django_taskq.conflicts import persist
 from django_taskq.exceptions import PoisonTask, TaskCancelled, TaskqError, WorkerLost
@@ -267,6 +268,11 @@ def _kill_survivor(pid: int, started: int) -> None:
         reaping.end_session(pid)
 
 
+def look_after_workflows() -> int:
+    """Move on the workflows that should have moved and have not; returns for how many steps that was tried."""
+    return workflow_verbs.look_after(conf.get_settings().database)
+
+
 def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     """Delete finished runs past their retention, oldest first, in short transactions; returns how many.
 
@@ -296,6 +302,8 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
         if len(ids) == step:
             # More follow. Whoever waits for that lock asks for it only now and then, and is to find it free.
             time.sleep(time.monotonic() - began)
+    left = None if at_most is None else at_most - count
+    count += workflow_verbs.prune(using, results_before, failures_before, at_most=left)
     longest = max(settings.result_expires or timedelta(0), settings.failure_expires or timedelta(0), timedelta(days=1))
     Worker.objects.using(using).filter(stopped_at__lt=now - longest).delete()
     ScheduleTick.objects.using(using).filter(decided_at__lt=now - longest)._raw_delete(using)

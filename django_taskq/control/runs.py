@@ -42,9 +42,19 @@ def cancel(run: TaskResult[Any] | UUID | str, *, by: Any = None) -> Status:
 
 
 def retry(records: TaskQuerySet) -> int:
-    """Another attempt, at once, for those that are FAILED or CANCELLED; their history stays. Returns how many."""
+    """Another attempt, at once, for those that are FAILED or CANCELLED; their history stays. Returns how many.
+
+    What was cancelled because a step of its workflow failed waits for that step again.
+    """
     using = records.db
     retryable = records.filter(status__in=("FAILED", "CANCELLED"))
+    steps = list(retryable.filter(workflow__isnull=False).values_list("pk", flat=True))
+    again: int = import_string("django_taskq.brokers.database.workflow_verbs.retry_steps")(using, steps) if steps else 0
+    return again + _retry_plain(retryable.filter(workflow__isnull=True))
+
+
+def _retry_plain(retryable: TaskQuerySet) -> int:
+    using = retryable.db
     # Looked at before the transaction, whose first statement has to be the write: SQLite refuses it otherwise.
     names = sorted(set(retryable.order_by().values_list("queue_name", flat=True).distinct()))
     is_eager = conf.get_settings().eager

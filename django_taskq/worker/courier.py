@@ -270,7 +270,7 @@ class Courier:
             return 0
         now = time.monotonic()
         avoided, self._fetcher.avoided = self._fetcher.avoided, self._lanes.avoided()
-        self._has_rung |= not avoided <= self._fetcher.avoided
+        self._has_rung |= not avoided <= self._fetcher.avoided or any(outcome.has_followers for outcome in outcomes)
         if not self._has_rung and now < self._look_at:
             return 0
         room = self._lanes.room(outcomes)

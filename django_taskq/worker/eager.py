@@ -12,7 +12,8 @@ from django.db import connections, transaction
 
 from django_taskq import conf, maintenance, open_resources
 from django_taskq.brokers import get_broker
-from django_taskq.brokers.database.broker import to_delivery
+from django_taskq.brokers.database.broker import get_dialect, to_delivery
+from django_taskq.brokers.database.feeding import feed
 from django_taskq.message import Action, Delivery, Outcome
 from django_taskq.status import FINAL, Status
 from django_taskq.worker import executor
@@ -45,10 +46,27 @@ class _Guard:
 
 
 def run(ids: list[str]) -> None:
-    """Run these to their end, retries included."""
+    """Run these to their end, retries included, and the workflows that came of them."""
     with open_resources.scope():
         for id in ids:
             while _attempt(id):
+                pass
+        became = maintenance.records().filter(pk__in=[UUID(id) for id in ids], status=Status.WAITING)
+        for workflow_id in list(became.values_list("workflow_id", flat=True)):
+            _run_steps(workflow_id)
+
+
+def run_workflow(id: str) -> None:
+    """Run a workflow's steps, as they become ready, until none is left."""
+    with open_resources.scope():
+        _run_steps(UUID(id))
+
+
+def _run_steps(workflow_id: UUID) -> None:
+    ready = maintenance.records().filter(workflow_id=workflow_id, status__in=(Status.READY, Status.SCHEDULED))
+    while ids := list(ready.order_by("pk").values_list("pk", flat=True)):
+        for id in ids:
+            while _attempt(str(id)):
                 pass
 
 
@@ -70,11 +88,13 @@ def _execute(delivery: Delivery) -> Outcome:
 def _attempt(id: str) -> bool:
     """One attempt; True when another is to follow."""
     row = maintenance.records().filter(pk=UUID(id))
-    if not row.exclude(status__in=[*FINAL, Status.RUNNING]).update(
+    if not row.exclude(status__in=[*FINAL, Status.RUNNING, Status.WAITING]).update(
         status=Status.RUNNING, worker_id=EAGER_PROCESS, claim=1
     ):
         return False
-    return run_claimed(to_delivery(row.get()))
+    using = conf.get_settings().database
+    (delivery,) = feed(using, get_dialect(using), [to_delivery(row.get())])
+    return run_claimed(delivery)
 
 
 def run_claimed(delivery: Delivery) -> bool:

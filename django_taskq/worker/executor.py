@@ -6,14 +6,10 @@ block, so that both commit or neither.
 
 from __future__ import annotations
 
-import os
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta, tzinfo
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -21,30 +17,27 @@ from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.utils import timezone, translation
 
-from django_taskq import clock, conf, context, registry, serializers, signals, sizes
+from django_taskq import clock, conf, context, registry, serializers, signals
 from django_taskq.context import TaskContext
 from django_taskq.exceptions import (
     InvalidArguments,
     LeaseLost,
     PayloadTooLarge,
     Release,
+    Replace,
     Retry,
     SerializationError,
     TaskExpired,
     UnknownTask,
 )
 from django_taskq.message import NO_HEADERS, Action, Delivery, ErrorText, Headers, Outcome
+from django_taskq.steps import GATHER
 from django_taskq.task import Task
-from django_taskq.worker import memory, overrides, task_hooks
+from django_taskq.worker import growing, overrides, task_hooks
+from django_taskq.worker.describing import describe, of_the_task, path_of
 from django_taskq.worker.equipping import equip, equip_on_loop, equipped
 from django_taskq.worker.guards import Guard, LoopGuard
 from django_taskq.worker.interrupting import Drive
-
-# Texts of errors are bounded: a traceback of recursion or a message of megabytes would hurt every page that shows it.
-MAX_TEXT = 1 << 16
-MAX_FRAMES = 50
-
-_PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 FIRST_UNKNOWN_DELAY, LAST_UNKNOWN_DELAY = 5.0, 300.0  # seconds
 
@@ -155,11 +148,15 @@ def _prepare(delivery: Delivery, stop_requested: Callable[[], bool] | None) -> T
         return _unknown(delivery)
     if delivery.expires_at is not None and clock.time() > delivery.expires_at:
         latest = datetime.fromtimestamp(delivery.expires_at, UTC)
-        error = ErrorText(_path(TaskExpired), f"not started before {latest:%Y-%m-%d %H:%M:%S} UTC")
+        error = ErrorText(path_of(TaskExpired), f"not started before {latest:%Y-%m-%d %H:%M:%S} UTC")
         return Outcome(delivery, Action.CANCELLED, error=error)
     try:
         headers = NO_HEADERS if delivery.headers is None else Headers.loads(delivery.headers)
         args, kwargs = _arguments(delivery.payload)
+        if headers.adopts:
+            # Others were put in its place: it has their value, and is not called again.
+            now = clock.time()
+            return Outcome(delivery, Action.SUCCESS, now, now, None if not args else serializers.dumps(args[0]))
         # The signature may have changed since; no retry would help, so this is not left to the call.
         task.check_arguments(args, kwargs)
     except (SerializationError, InvalidArguments, ValueError, TypeError) as error:
@@ -202,6 +199,7 @@ def _success(run: TaskContext, value: Any) -> Outcome:
     finished_at = clock.time()
     text = _result_text(run.task, run.headers, value)
     outcome = Outcome(run.delivery, Action.SUCCESS, run.started_at, finished_at, text)
+    outcome.growth = growing.added(run)
     if run.task.hooks:
         outcome.value = value
     return outcome
@@ -241,6 +239,8 @@ def _result_text(task: Task[Any, Any], headers: Headers, value: Any) -> str | No
     if ignored or value is None:
         return None
     text = serializers.dumps(value)
+    if task.name == GATHER:
+        return text  # others have been measured already, and this is all of them
     limit = conf.get_settings().max_payload
     if len(text) * 4 > limit and len(text.encode()) > limit:
         raise PayloadTooLarge(
@@ -253,7 +253,7 @@ def _result_text(task: Task[Any, Any], headers: Headers, value: Any) -> str | No
 def _failure(run: TaskContext, error: BaseException, *, is_cancel: bool) -> Outcome:
     outcome = _after_error(run, error, is_cancel=is_cancel)
     if run.task.hooks or (run.task.watcher is not None and outcome.action is Action.FAILED):
-        outcome.exception = error.with_traceback(_of_the_task(error))
+        outcome.exception = error.with_traceback(of_the_task(error))
     return outcome
 
 
@@ -261,10 +261,12 @@ def _after_error(run: TaskContext, error: BaseException, *, is_cancel: bool) -> 
     task, delivery, started_at, finished_at = run.task, run.delivery, run.started_at, clock.time()
     if isinstance(error, Release):
         return Outcome(delivery, Action.RELEASED, started_at, finished_at)
+    if isinstance(error, Replace):
+        return _replaced(run, error)
     if is_cancel:
         return Outcome(delivery, Action.CANCELLED, started_at, finished_at, error=describe(error))
     if isinstance(error, Retry):
-        text = describe(error.cause) if error.cause is not None else ErrorText(_path(Retry), str(error))
+        text = describe(error.cause) if error.cause is not None else ErrorText(path_of(Retry), str(error))
         due = error.run_after if isinstance(error.run_after, datetime) else None
         return Outcome(delivery, Action.RETRY, started_at, finished_at, error=text, delay=error.delay, run_after=due)
     policy = task.retry_policy
@@ -274,10 +276,19 @@ def _after_error(run: TaskContext, error: BaseException, *, is_cancel: bool) -> 
     return Outcome(delivery, Action.FAILED, started_at, finished_at, error=describe(error))
 
 
+def _replaced(run: TaskContext, error: Replace) -> Outcome:
+    try:
+        growth, constant = growing.replacing(run, error.canvas)
+    except Exception as failure:
+        return Outcome(run.delivery, Action.FAILED, run.started_at, clock.time(), error=describe(failure))
+    action = Action.SUCCESS if growth is None else Action.REPLACED
+    return Outcome(run.delivery, action, run.started_at, clock.time(), constant, growth=growth)
+
+
 def _unknown(delivery: Delivery) -> Outcome:
     """Kept for a worker that knows the task (a rolling deploy), more patiently the longer that takes."""
     age = clock.time() - delivery.enqueued_at
-    error = ErrorText(_path(UnknownTask), f"no task is named {delivery.name!r} here")
+    error = ErrorText(path_of(UnknownTask), f"no task is named {delivery.name!r} here")
     deadline = conf.get_settings().unknown_task_deadline
     if deadline is not None and age > deadline / timedelta(seconds=1):
         return Outcome(delivery, Action.FAILED, error=error)
@@ -292,40 +303,3 @@ def _limits(task: Task[Any, Any], headers: Headers) -> tuple[float | None, float
     soft = headers.soft_time_limit or set_soft or options.soft_time_limit or settings.soft_time_limit
     hard = headers.time_limit or set_hard or options.time_limit or settings.time_limit
     return soft, hard, headers.memory_limit or options.memory_limit or 0
-
-
-def describe(error: BaseException) -> ErrorText:
-    """An error as bounded text; an error whose own ``__str__`` fails is described all the same."""
-    try:
-        message = str(error)
-    except BaseException as failure:
-        message = f"<{type(failure).__name__} in __str__>"
-    if isinstance(error, MemoryError) and (peak := memory.own_peak()):
-        message = f"{message} (peak memory of the worker process: {sizes.text(peak)})".lstrip()
-    try:
-        summary = traceback.TracebackException(type(error), error, _of_the_task(error), limit=-MAX_FRAMES)
-        text = "".join(summary.format())
-    except BaseException as failure:
-        text = f"<no traceback: {type(failure).__name__}>"
-    return ErrorText(_path(type(error)), _bounded(message), _bounded(text))
-
-
-def _of_the_task(error: BaseException) -> TracebackType | None:
-    """The traceback from the task's own first line on; what leads there is the same for every run."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        trace = trace.tb_next
-    return trace or error.__traceback__
-
-
-def _bounded(text: str) -> str:
-    # NUL cannot be stored in PostgreSQL's text, nor a lone surrogate anywhere.
-    text = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
-    if len(text) <= MAX_TEXT:
-        return text
-    half = MAX_TEXT // 2
-    return f"{text[:half]}\n... {len(text) - MAX_TEXT:,} characters left out ...\n{text[-half:]}"
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"

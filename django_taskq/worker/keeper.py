@@ -58,6 +58,7 @@ class Keeper(Service):
         self._stalled: deque[tuple[int, int, int]] = deque()
         self._ended: deque[tuple[int, Mapping[int, TaskqError]]] = deque()
         self._until_due: float | None = None
+        self._workflows = Duty("look after workflows", self._look_after_workflows, LOOK_INTERVAL)
         self._duties = self._make_duties()
 
     @property
@@ -117,6 +118,7 @@ class Keeper(Service):
         return [
             Duty("settle deaths", self.settle_now),
             Duty("promote due runs", self._promote),
+            self._workflows,
             Duty("rescue the dead", self._rescue, rescue_interval),
             Duty("prune", self._prune, prune_interval, now + prune_interval * random.random()),
             Duty("relay to brokers", lambda: get_broker().relay()),
@@ -136,6 +138,12 @@ class Keeper(Service):
         rescued += maintenance.rescue_strays()
         if rescued:
             logger.warning("took over from %d dead worker(s)", rescued)
+
+    def _look_after_workflows(self) -> None:
+        # With very many of them this is a long look; it takes a hundredth of the time at most.
+        began = time.monotonic()
+        maintenance.look_after_workflows()
+        self._workflows.every = max(LOOK_INTERVAL, 100 * (time.monotonic() - began))
 
     def _prune(self) -> None:
         maintenance.prune(at_most=PRUNED_A_ROUND)

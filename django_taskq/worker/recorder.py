@@ -11,7 +11,7 @@ from django_taskq import registry, signals
 from django_taskq.brokers.base import Broker
 from django_taskq.exceptions import SerializationError
 from django_taskq.message import Action, Outcome
-from django_taskq.worker import executor
+from django_taskq.worker.describing import describe
 from django_taskq.worker.health.counts import Reporter
 
 logger = logging.getLogger("django_taskq")
@@ -39,7 +39,7 @@ class Recorder:
                     lost += self.record([outcome])
             except (DataError, IntegrityError) as error:
                 refusal = SerializationError(f"the database refused what the run left: {error}")
-                outcome.action, outcome.result, outcome.error = Action.FAILED, None, executor.describe(refusal)
+                outcome.action, outcome.result, outcome.error = Action.FAILED, None, describe(refusal)
                 with self._broker.transaction():
                     lost += self.record([outcome])
         return lost
