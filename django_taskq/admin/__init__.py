@@ -1,4 +1,4 @@
-"""The rows in Django's admin: runs to look at and act on, workers to look at, periodic tasks to set up.
+"""The rows in Django's admin: runs and workflows to look at and act on, workers to look at, periodic tasks to set up.
 
 Registered with the default site on autodiscovery; a site of one's own takes :func:`register`.
 """
@@ -13,7 +13,8 @@ from django_taskq.admin.queues import QueueAdmin
 from django_taskq.admin.schedules import PeriodicTaskAdmin
 from django_taskq.admin.tasks import TaskRecordAdmin
 from django_taskq.admin.workers import WorkerAdmin
-from django_taskq.models import PeriodicTask, Queue, TaskLimits, TaskRecord, Worker
+from django_taskq.admin.workflows import WorkflowAdmin
+from django_taskq.models import PeriodicTask, Queue, TaskLimits, TaskRecord, Worker, Workflow
 
 __all__ = [
     "PeriodicTaskAdmin",
@@ -21,6 +22,7 @@ __all__ = [
     "TaskLimitsAdmin",
     "TaskRecordAdmin",
     "WorkerAdmin",
+    "WorkflowAdmin",
     "register",
 ]
 
@@ -29,6 +31,8 @@ def register(site: AdminSite) -> None:
     """Show all of these rows on ``site``; what it shows already stays as it is."""
     if not site.is_registered(TaskRecord):
         site.register(TaskRecord, TaskRecordAdmin)
+    if not site.is_registered(Workflow):
+        site.register(Workflow, WorkflowAdmin)
     if not site.is_registered(Worker):
         site.register(Worker, WorkerAdmin)
     if not site.is_registered(Queue):

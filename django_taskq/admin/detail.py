@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from django_taskq import registry
 from django_taskq.admin import payload, words
+from django_taskq.admin.related import workflow_of
 from django_taskq.admin.waiting import why_waiting
 from django_taskq.models import TaskAttempt, TaskRecord, WorkerProcess
 from django_taskq.status import Status
@@ -19,7 +20,7 @@ SHOWN_ATTEMPTS = 100  # newest first; a run that is retried for ever has more
 
 
 def detail_context(record: TaskRecord, *, sees_payload: bool) -> dict[str, Any]:
-    """Everything the template needs. Queries: attempts, their workers, and for a waiting run who could take it."""
+    """Everything the template needs. Queries: attempts, their workers, who could take it, and its workflow."""
     using = record._state.db or "default"
     attempts = list(TaskAttempt.objects.using(using).filter(task_id=record.pk).order_by("-id")[: SHOWN_ATTEMPTS + 1])
     reason = words.visible(record.reason) if sees_payload else words.reason_class(record.reason)
@@ -34,6 +35,7 @@ def detail_context(record: TaskRecord, *, sees_payload: bool) -> dict[str, Any]:
         "facts": _facts(record),
         "process_name": words.one_line(words.process_name(record)),
         "rerun_of": _rerun_of(record),
+        "workflow": workflow_of(record, using),
         "sees_payload": sees_payload,
         "attempts": _attempts(attempts[:SHOWN_ATTEMPTS], using, sees_payload=sees_payload),
         "has_more_attempts": len(attempts) > SHOWN_ATTEMPTS,

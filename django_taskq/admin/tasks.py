@@ -110,6 +110,7 @@ class TaskRecordAdmin(DeadLetterPages):
         context = detail_context(record, sees_payload=self.has_payload_permission(request))
         context["verbs"] = [verb for verb in VERBS.values() if self.may(request, verb) and verb.allows(record)]
         context["may_see_workers"] = request.user.has_perm("django_taskq.view_worker")
+        context["may_see_workflows"] = request.user.has_perm("django_taskq.view_workflow")
         title = _("Run of %(task)s") % {"task": words.one_line(record.name)}
         return self.page(request, "detail.html", title, {**context, **(extra_context or {})})
 

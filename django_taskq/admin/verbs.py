@@ -77,11 +77,15 @@ def run_again(records: TaskQuerySet) -> Tally:
 
 
 def delete(records: TaskQuerySet) -> Tally:
-    """Gone with their attempts; what a worker holds stays."""
+    """Gone with their attempts; what a worker holds stays, and so do steps: others wait for them or read them."""
     using, records = records.db, bare(records)
-    tally = Tally(passed_over=_by_status(records.filter(status=Status.RUNNING)))
+    single = records.filter(workflow__isnull=True)
+    tally = Tally(passed_over=_by_status(single.filter(status=Status.RUNNING)))
+    steps = records.filter(workflow__isnull=False)[:COUNTED].count()
+    if steps:
+        tally.passed_over[_("steps, which go with their workflow")] += steps
     every = TaskRecord.objects.using(using)
-    for chunk in _chunks(records.exclude(status=Status.RUNNING).only("pk")):
+    for chunk in _chunks(single.exclude(status=Status.RUNNING).only("pk")):
         ids = [record.pk for record in chunk]
         with transaction.atomic(using=using):
             # The rows go first, by their status in this very statement: a worker may have claimed one meanwhile.
@@ -116,6 +120,8 @@ def _chunks(records: TaskQuerySet) -> Iterator[list[TaskRecord]]:
 
 def _refusal(record: TaskRecord) -> str:
     """Why this run cannot be made again here, or ""."""
+    if record.workflow_id is not None:
+        return _("it is a step, which gets its values from its workflow: resume that")
     if registry.find(record.name) is None:
         return _("the task %(name)s is not registered here") % {"name": one_line(record.name)}
     try:
@@ -176,6 +182,8 @@ class Verb:
         """Whether it would do anything to this run."""
         if self.name == "cancel" and record.cancel_requested_at is not None:
             return False
+        if record.workflow_id is not None and self.name in ("run", "delete"):
+            return False
         return record.status in self.takes and (self.name != "run" or registry.find(record.name) is not None)
 
     @property
@@ -200,7 +208,7 @@ def _verbs() -> Iterable[Verb]:
         "run_taskrecord",
         gettext_lazy("Run again"),
         gettext_lazy("Run again: a new run with the same arguments"),
-        gettext_lazy("A new record linked to this one. Only tasks registered here can be run again."),
+        gettext_lazy("A new record linked to this one. Only tasks registered here can be run again, and no steps."),
         frozenset(Status),
         run_again,
         lambda n: ngettext("%(n)d new run was enqueued.", "%(n)d new runs were enqueued.", n) % {"n": n},
@@ -220,7 +228,7 @@ def _verbs() -> Iterable[Verb]:
         "delete_taskrecord",
         gettext_lazy("Delete"),
         gettext_lazy("Delete: remove record and history"),
-        gettext_lazy("Record, attempts and result are removed for good. What a worker holds is never deleted."),
+        gettext_lazy("Record, attempts and result are removed for good. What a worker holds stays, and so do steps."),
         frozenset(Status) - {Status.RUNNING},
         delete,
         lambda n: ngettext("%(n)d record was deleted.", "%(n)d records were deleted.", n) % {"n": n},

@@ -185,7 +185,7 @@ ADD, ID = "tests.testapp.tasks.add", "01890a5d-ac96-774b-bcce-b302099a8057"
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["run", "add"], f"no task is named 'add'. Did you mean \"{ADD}\"?"),
+        (["run", "length_of"], "no task is named 'length_of'. Did you mean \"tests.testapp.tasks.length_of\"?"),
         (["run", "tests.testapp.tasks.ad"], f'Did you mean "{ADD}"?'),
         (["run", ADD, "--args", "1"], "argument --args: '1' is not usable: it takes an array, such as '[2, 3]'"),
         (["run", ADD, "--args", "["], "argument --args: '[' is not JSON"),

@@ -17,6 +17,7 @@ from django_taskq.management.verbs.settings import ShowSettings
 from django_taskq.management.verbs.show import Show
 from django_taskq.management.verbs.status import ShowStatus
 from django_taskq.management.verbs.workers import Workers
+from django_taskq.management.verbs.workflow import WorkflowVerb
 
 VERBS: dict[str, type[AnyVerb]] = {
     "status": ShowStatus,
@@ -24,6 +25,7 @@ VERBS: dict[str, type[AnyVerb]] = {
     "queues": Queues,
     "workers": Workers,
     "limits": Limits,
+    "workflow": WorkflowVerb,
     "show": Show,
     "run": Run,
     "retry": Retry,
