@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from django_taskq import serializers
@@ -32,7 +33,8 @@ class Message:
     ``headers`` is the JSON text of a dict of what this call changes (see :class:`Headers`), or None when the task's
     own options hold. Times are aware datetimes, with ``USE_TZ`` or without. ``exchange`` sends it to an exchange of
     its queue's broker, under ``routing_key``, instead of to the queue itself; every copy is then a run of its own,
-    whose ``parent_id`` is this id. A step of a workflow ``is_waiting`` while links of it are unsatisfied.
+    whose ``parent_id`` is this id. A step of a workflow ``is_waiting`` while links of it are unsatisfied;
+    it ``follows_one`` when there is one link only, to a step that is to succeed.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Message:
     parent_id: str | None = None
     workflow_id: str | None = None
     is_waiting: bool = False
+    follows_one: bool = False
 
     def seconds(self) -> tuple[float | None, float, float | None]:
         """``expires_at``, ``enqueued_at`` and ``run_after`` as a delivery carries them."""
@@ -207,8 +210,12 @@ class Headers(NamedTuple):
         return serializers.dumps(changed) if changed else None
 
     @classmethod
+    @lru_cache(maxsize=256)
     def loads(cls, text: str | None) -> Headers:
-        """The inverse of :meth:`dumps`; keys of a newer version are ignored, so that old workers keep running."""
+        """The inverse of :meth:`dumps`; keys of a newer version are ignored, so that old workers keep running.
+
+        The steps of a workflow that are alike have the same text, so it is not read for each of them.
+        """
         if text is None:
             return NO_HEADERS
         stored = serializers.loads(text)

@@ -147,6 +147,7 @@ class _Writer:
         task, changes = _called(first, first.number in self._needed)
         made = task.messages([(node.signature.args, node.signature.kwargs) for node, _ in some], first.front)
         headers = Headers.loads(made[0].headers)._replace(workflow=self._workflow_id, **changes).dumps()
+        follows_one = len(first.inputs) == 1 and first.inputs[0].kind is not LinkKind.FAILURE
         has_own_time = changes.get("expires") is not None
         for message, (_, id) in zip(made, some, strict=True):
             yield replace(
@@ -156,6 +157,7 @@ class _Writer:
                 workflow_id=self._workflow_id,
                 tracking=Tracking.ROW,
                 is_waiting=bool(first.inputs),
+                follows_one=follows_one,
                 expires_at=None if has_own_time else message.expires_at,
             )
 
@@ -164,7 +166,16 @@ def _kind(node: Node, is_needed: bool) -> tuple[Any, ...]:
     """What nodes whose messages are alike have in common."""
     signature = node.signature
     options = tuple(sorted(signature.options.items())) if signature.options else ()
-    return signature.task, options, node.front, node.refers, _feed(node), bool(node.inputs), node.label, is_needed
+    return (
+        signature.task,
+        options,
+        node.front,
+        node.refers,
+        _feed(node),
+        min(len(node.inputs), 2),
+        node.label,
+        is_needed,
+    )
 
 
 def _feed(node: Node) -> str | None:

@@ -136,8 +136,10 @@ class MemoryBroker(Broker):
             if kept is None or kept.holder != (process_id, delivery.claim):
                 return False
             kept.holder = None
+            if outcome.action is Action.REPLACED:
+                kept.message = _replaced(kept.message, outcome.growth)
             if outcome.growth is not None:
-                self._grow(kept, outcome.growth, is_replaced=outcome.action is Action.REPLACED)
+                self._grow(outcome.growth)
             if outcome.action is Action.RETRY:
                 due = outcome.run_after or datetime.now(UTC) + timedelta(seconds=outcome.delay or 0)
                 kept.message = replace(kept.message, run_after=due)
@@ -146,14 +148,9 @@ class MemoryBroker(Broker):
                 self._end(delivery.id, _end(outcome))
             return True
 
-    def _grow(self, kept: _Kept, growth: Growth, *, is_replaced: bool) -> None:
+    def _grow(self, growth: Growth) -> None:
         self._kept.update({message.id: _Kept(message) for message in growth.messages})
         self.steps.add(growth.links)
-        if is_replaced:
-            headers = Headers.loads(kept.message.headers)._replace(workflow=growth.workflow_id, adopts=True).dumps()
-            kept.message = replace(
-                kept.message, headers=headers, workflow_id=growth.workflow_id, is_waiting=True, run_after=None
-            )
         self._move_on([message.id for message in growth.messages])
 
     def _end(self, id: str, end: End) -> None:
@@ -177,6 +174,13 @@ class MemoryBroker(Broker):
             self.steps.ended[id] = End(verdict, error=cause or error)
             del self._kept[id]
             way += self.steps.children(id)
+
+
+def _replaced(message: Message, growth: Growth | None) -> Message:
+    """It waits for what took its place, and has its value then."""
+    id = None if growth is None else growth.workflow_id
+    headers = Headers.loads(message.headers)._replace(workflow=id, adopts=True).dumps()
+    return replace(message, headers=headers, workflow_id=id, is_waiting=True, run_after=None)
 
 
 def _ready(message: Message) -> Message:

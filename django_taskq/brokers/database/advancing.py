@@ -70,7 +70,7 @@ class Advance:
         while ended:
             # Callbacks first: to those whose parents have all ended it would else look as if nothing had failed.
             self._call_back(bad)
-            not_needed = self._move(ended)
+            not_needed = self._move(ended) if bad else self._follow(ended)
             ended = bad = not_needed + self._doom(bad + not_needed)
         self._hand_on()
         still_going = {step.workflow_id for step in self._ready}
@@ -94,9 +94,11 @@ class Advance:
             Workflow.objects.using(self._using).create(
                 pk=growth.workflow_id, name=growth.name, size=size, enqueued_at=now
             )
+            # The workflow's result is the run's.
+            self._rows.link([Link(run.id, growth.workflow_id, 0, LinkKind.SUCCESS, 0, 0, True)])
         if outcome.action is Action.REPLACED:
             headers = Headers.loads(run.headers)._replace(workflow=growth.workflow_id, adopts=True).dumps()
-            self._records.filter(pk=run.id).update(workflow_id=growth.workflow_id, headers=headers, waits_at=None)
+            self._records.filter(pk=run.id).update(workflow_id=growth.workflow_id, headers=headers, waits_at=ADOPTED)
         self.grow(growth)
 
     def grow(self, growth: Growth) -> None:
@@ -125,6 +127,12 @@ class Advance:
             found = [(str(pk), status == Status.SUCCESSFUL) for pk, status in ended]
             self.after([id for id, ok in found if ok], [id for id, ok in found if not ok], ())
 
+    def _follow(self, succeeded: Sequence[str]) -> list[str]:
+        """:meth:`_move` where all have succeeded."""
+        moved, are_there_others = self._dialect.follow(self._connection, succeeded)
+        self._ready += moved
+        return self._move(succeeded) if are_there_others else []
+
     def _move(self, ended: Sequence[str]) -> list[str]:
         """Let go on what has nothing left to wait for; returns the callbacks that will never be called."""
         waiting = self._dialect.lock_waiting(self._connection, ended)
@@ -141,6 +149,8 @@ class Advance:
             links = WorkflowLink.objects.using(self._using).filter(parent_id__in=failed, kind=LinkKind.FAILURE)
             children = sorted(set(links.values_list("child_id", flat=True)))
             waiting = self._records.filter(pk__in=children, status=Status.WAITING).order_by("pk")
+            # One that has been called, and put others in its place, waits for these alone.
+            waiting = waiting.exclude(waits_at__gte=ADOPTED)
             called = list(waiting.select_for_update().values_list("pk", "queue_name", "headers", "workflow_id"))
             self._records.filter(pk__in=[pk for pk, *_ in called]).update(
                 status=Status.READY, run_after=database_now(self._using)

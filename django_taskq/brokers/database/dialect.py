@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_taskq.brokers.database.step_dialect import StepDialect
+from django_taskq.brokers.database.step_dialect import ONE, StepDialect
 from django_taskq.message import Delivery, Message
 
 
@@ -107,7 +107,7 @@ RELEASED = """claim = NULL, worker_id = NULL, started_at = NULL,
     finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE %s END,
     reason = CASE WHEN cancel_requested_at IS NULL THEN reason ELSE 'TaskCancelled' END"""
 
-Shared = tuple[str, str, int, str, str | None, datetime, datetime | None, datetime | None, str | None]
+Shared = tuple[str, str, int, str, str | None, datetime, datetime | None, datetime | None, str | None, int | None]
 
 
 def by_shared_columns(messages: Sequence[Message]) -> Iterator[tuple[Shared, list[Message]]]:
@@ -127,6 +127,7 @@ def _shared(message: Message) -> Shared:
         message.run_after,
         message.expires_at,
         message.workflow_id,
+        waits_at(message),
     )
 
 
@@ -135,6 +136,11 @@ def status_of(message: Message) -> str:
     if message.is_waiting:
         return "WAITING"
     return "READY" if message.run_after is None or message.run_after <= message.enqueued_at else "SCHEDULED"
+
+
+def waits_at(message: Message) -> int | None:
+    """What the row of a step says of the link it waits for."""
+    return ONE if message.follows_one else None
 
 
 def may_be_direct(connection: BaseDatabaseWrapper) -> bool:

@@ -39,9 +39,9 @@ _PREPARED = {
 
 # Rows as one JSON text: rendering arrays on the client costs twice as much (measured, docs/performance.md).
 _INSERT_MANY = f"""
-    INSERT INTO taskq_task ({COLUMNS}, workflow_id)
+    INSERT INTO taskq_task ({COLUMNS}, workflow_id, waits_at)
     SELECT (row->>0)::uuid, %s, %s, %s::smallint, %s, row->>1, %s, %s::timestamptz, %s::timestamptz, %s::timestamptz,
-        %s::timestamptz, %s::uuid
+        %s::timestamptz, %s::uuid, %s::int
     FROM json_array_elements(%s::json) row
 """
 
@@ -198,7 +198,7 @@ def _one(message: Message, publish_after: datetime | None) -> list[Any]:
 
 
 def _many(shared: Shared, group: list[Message], publish_after: datetime | None) -> list[Any]:
-    name, queue_name, priority, status, headers, enqueued_at, run_after, expires_at, workflow_id = shared
+    name, queue_name, priority, status, headers, enqueued_at, run_after, expires_at, workflow_id, waits_at = shared
     rows = json.dumps([(message.id, message.payload) for message in group])
     return [
         name,
@@ -211,6 +211,7 @@ def _many(shared: Shared, group: list[Message], publish_after: datetime | None) 
         expires_at,
         publish_after,
         workflow_id,
+        waits_at,
         rows,
     ]
 

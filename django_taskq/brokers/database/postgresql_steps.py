@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django_taskq.brokers.database.step_dialect import (
     ALL_ENDED,
     DOOMED,
+    ONE,
     PARENT_COLUMNS,
     WORKFLOW_STATUS,
     Advanced,
@@ -33,6 +34,19 @@ _LOCK_WAITING = """
     ORDER BY id FOR UPDATE
 """
 
+# Most steps follow one other. Nobody else can be about to let them go, so there is nothing to lock or to look at.
+_FOLLOW = f"""
+    WITH children AS MATERIALIZED (SELECT child_id FROM taskq_link WHERE parent_id = ANY(%s::uuid[])),
+    moved AS (
+        UPDATE taskq_task SET waits_at = NULL,
+            status = CASE WHEN run_after > clock_timestamp() THEN 'SCHEDULED' ELSE 'READY' END,
+            run_after = greatest(run_after, clock_timestamp())
+        WHERE id = ANY(ARRAY(SELECT child_id FROM children)) AND status = 'WAITING' AND waits_at = {ONE}
+        RETURNING id::text, status, queue_name, headers, workflow_id::text
+    )
+    SELECT (SELECT count(*) FROM children), moved.* FROM (VALUES (1)) AS one LEFT JOIN moved ON TRUE
+"""
+
 # A statement of its own, so that it sees what was committed while the locks were waited for. A link to a parent that
 # is not there any more holds its child up until maintenance finds it. MATERIALIZED: else the planner copies the search
 # to each place that uses it. The ids are given twice, so that no plan but the one by primary key is left.
@@ -50,12 +64,17 @@ _ADVANCE = """
         FROM json_array_elements(%s::json) row
     )
     UPDATE taskq_task SET waits_at = next,
-        status = CASE WHEN next IS NOT NULL THEN 'WAITING' WHEN calls_back THEN 'CANCELLED'
+        status = CASE WHEN next IS NOT NULL THEN 'WAITING' WHEN is_needless THEN 'CANCELLED'
             WHEN run_after > clock_timestamp() THEN 'SCHEDULED' ELSE 'READY' END,
         run_after = CASE WHEN next IS NULL THEN greatest(run_after, clock_timestamp()) ELSE run_after END,
-        finished_at = CASE WHEN next IS NULL AND calls_back THEN clock_timestamp() END,
-        reason = CASE WHEN next IS NULL AND calls_back THEN 'NotNeeded' ELSE reason END
-    FROM found
+        finished_at = CASE WHEN is_needless THEN clock_timestamp() END,
+        reason = CASE WHEN is_needless THEN 'NotNeeded' ELSE reason END
+    FROM (
+        SELECT step_id, next, CASE WHEN next IS NULL AND calls_back THEN NOT EXISTS (
+            SELECT 1 FROM taskq_link WHERE child_id = step_id
+                AND (SELECT status FROM taskq_task WHERE id = taskq_link.parent_id) = 'FAILED'
+        ) ELSE false END AS is_needless FROM found
+    ) looked
     WHERE id = ANY(%s::uuid[]) AND id = step_id AND status = 'WAITING'
         AND (next IS NULL OR next IS DISTINCT FROM waits_at)
     RETURNING id::text, status, queue_name, headers, workflow_id::text
@@ -88,6 +107,13 @@ class PostgreSQLSteps(StepDialect):
     def insert_links(self, connection: BaseDatabaseWrapper, links: Sequence[Link]) -> None:
         with connection.cursor() as cursor:
             cursor.execute(_INSERT_LINKS, [json.dumps(links)])
+
+    def follow(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> tuple[list[Advanced], bool]:
+        with connection.cursor() as cursor:
+            cursor.execute(_FOLLOW, [list(parent_ids)])
+            rows = cursor.fetchall()
+        moved = [Advanced(*row[1:]) for row in rows if row[1] is not None]
+        return moved, rows[0][0] > len(moved)
 
     def lock_waiting(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> list[Waiting]:
         with connection.cursor() as cursor:

@@ -37,12 +37,15 @@ _WAITING = """
 """
 _ADVANCE = """
     UPDATE taskq_task SET waits_at = next,
-        status = CASE WHEN next IS NOT NULL THEN 'WAITING' WHEN calls_back THEN 'CANCELLED'
+        status = CASE WHEN next IS NOT NULL THEN 'WAITING' WHEN is_needless THEN 'CANCELLED'
             WHEN run_after > now THEN 'SCHEDULED' ELSE 'READY' END,
         run_after = CASE WHEN next IS NULL THEN max(coalesce(run_after, now), now) ELSE run_after END,
-        finished_at = CASE WHEN next IS NULL AND calls_back THEN now END,
-        reason = CASE WHEN next IS NULL AND calls_back THEN 'NotNeeded' ELSE reason END
-    FROM (
+        finished_at = CASE WHEN is_needless THEN now END,
+        reason = CASE WHEN is_needless THEN 'NotNeeded' ELSE reason END
+    FROM (SELECT step_id, now, next, CASE WHEN next IS NULL AND calls_back THEN NOT EXISTS (
+        SELECT 1 FROM taskq_link WHERE child_id = step_id
+            AND (SELECT status FROM taskq_task WHERE id = taskq_link.parent_id) = 'FAILED'
+    ) ELSE 0 END AS is_needless FROM (
         SELECT step_id, %s AS now, (
             SELECT position FROM taskq_link WHERE child_id = step_id AND position >= seen
                 AND CASE WHEN kind = 0
@@ -54,7 +57,7 @@ _ADVANCE = """
             SELECT json_extract(value, '$[0]') AS step_id, coalesce(json_extract(value, '$[1]'), 0) AS seen
             FROM json_each(%s)
         )
-    )
+    ))
     WHERE id = step_id AND +status = 'WAITING'
     RETURNING id, status, queue_name, headers, taskq_task.workflow_id
 """

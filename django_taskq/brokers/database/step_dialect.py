@@ -27,6 +27,10 @@ class Parent(NamedTuple):
     reason: str
 
 
+# In the column of the link that a step waits for: there is only one, and its parent is to succeed.
+ONE = -1
+
+
 class Waiting(NamedTuple):
     """A WAITING step, and the link it was last seen to wait for (None: never looked)."""
 
@@ -50,6 +54,13 @@ class StepDialect(ABC):
     @abstractmethod
     def insert_links(self, connection: BaseDatabaseWrapper, links: Sequence[Link]) -> None:
         """Insert links of workflows."""
+
+    def follow(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> tuple[list[Advanced], bool]:
+        """WAITING -> READY or SCHEDULED for what waited for one of these alone, all of which have succeeded.
+
+        Also whether others wait for them, which :meth:`lock_waiting` finds. It finds all, where a dialect does no more.
+        """
+        return [], True
 
     @abstractmethod
     def lock_waiting(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> list[Waiting]:

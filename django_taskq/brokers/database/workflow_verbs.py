@@ -107,7 +107,7 @@ def _restart(using: str, workflow_id: str, steps: TaskQuerySet, only: Sequence[U
     def work() -> int:
         # The row first, so that nothing else ends the workflow meanwhile.
         again = _workflow(using, workflow_id).update(
-            status=WorkflowStatus.RUNNING, finished_at=None, cancel_requested_at=None, reason=""
+            status=WorkflowStatus.RUNNING, finished_at=None, cancel_requested_at=None, expires_at=None, reason=""
         )
         if not again:
             raise ResultNotFound(f"no workflow has the id {workflow_id}")
