@@ -166,6 +166,10 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
         """For ``bind=True`` tasks: :meth:`TaskContext.retry` of the run that is going on."""
         raise context.current_task.retry(exc, **how)
 
+    def replace(self, canvas: Any) -> NoReturn:
+        """For ``bind=True`` tasks: :meth:`TaskContext.replace` of the run that is going on."""
+        raise context.current_task.replace(canvas)
+
     @property
     def request(self) -> TaskContext:
         """For ``bind=True`` tasks: the context of the run that is going on."""

@@ -49,9 +49,10 @@ def test_the_code_of_a_page_runs(page: Path, module: ModuleType) -> None:
 
 
 def work() -> None:
-    """What a worker does between two blocks: run everything that could run now."""
+    """What a worker does between two blocks: run everything that could run now, and what that lets go."""
     ready = maintenance.records().filter(status=Status.READY).order_by("pk")
-    eager.run([str(pk) for pk in ready.values_list("pk", flat=True)])
+    while ids := [str(pk) for pk in ready.values_list("pk", flat=True)]:
+        eager.run(ids)
 
 
 def run(block: Block, namespace: dict[str, Any]) -> None:

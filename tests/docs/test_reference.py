@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from argparse import SUPPRESS, ArgumentParser
 from importlib import import_module
@@ -13,7 +14,18 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from django.utils.module_loading import import_string
 
-from django_taskq import checks, conf, context, exceptions, options, signals
+from django_taskq import (
+    Workflow,
+    checks,
+    conf,
+    context,
+    exceptions,
+    group,
+    options,
+    signals,
+    steps,
+    workflow_result,
+)
 from django_taskq.brokers.kombu.options import Options as KombuOptions
 from django_taskq.brokers.redis import addresses
 from django_taskq.management.verbs import VERBS
@@ -92,12 +104,39 @@ class TestOptions:
     def test_the_context(self) -> None:
         own = {name for name in vars(context.TaskContext) if not name.startswith("_")}
         shown = {name.removesuffix("()") for name in pages.names(text("tasks.md"), "attribute")}
-        assert shown == own - {"delivery", "headers", "task"}
+        assert shown == own - {"additions", "delivery", "headers", "task"}
 
     def test_the_result(self) -> None:
         own = {name for name in vars(TaskResult) if not name.startswith("_")}
         shown = {name.partition("(")[0] for name in pages.names(text("calling.md"), "member")}
         assert shown == own
+
+
+class TestWorkflows:
+    @pytest.mark.parametrize(
+        ("handle", "first"),
+        [
+            (workflow_result.WorkflowResult, "member of a workflow"),
+            (workflow_result.GroupResult, "member of a group besides"),
+        ],
+    )
+    def test_the_handles(self, handle: type, first: str) -> None:
+        inherited = set(dir(handle.__base__))
+        own = {name for name in vars(handle) if not name.startswith("_")} - inherited
+        if handle is workflow_result.WorkflowResult:
+            own |= {"id", "name", "size"}
+        # Twins for coroutines are named in one sentence for all.
+        own -= {f"a{name}" for name in own} | {"await_end"}
+        shown = {name.partition("(")[0] for name in pages.names(text("workflows.md"), first)}
+        assert shown == own
+
+    def test_what_callbacks_get(self) -> None:
+        page = text("workflows.md")
+        for name in (*steps.StepError._fields, *steps.FailedStep._fields):
+            assert f"`{name}`" in page
+
+    def test_the_limit(self) -> None:
+        assert f"{conf.Settings().max_workflow_size:,} unless" in text("workflows.md")
 
 
 class TestChecks:
@@ -183,6 +222,7 @@ class TestNames:
     def test_options_of_tasks(self, page: Path) -> None:
         known = {*options.option_names(), "queue", "eta", "timeout"}
         known |= {field.name for field in dataclasses.fields(options.CallOptions)}
+        known |= {name for made in (group, Workflow, Workflow.add) for name in inspect.signature(made).parameters}
         named = {name for code in pages.inline_code(page) for name in re.findall(r"(?<![\w-])([a-z_]+)=", code)}
         named -= {"mail", "default", "exc", "days", "hours", "execute"}  # weights of queues, Celery's and Python's own
         assert named <= known
@@ -193,7 +233,7 @@ class TestNames:
             if not re.fullmatch(r"django_taskq(\.\w+)+", name):
                 continue
             head = name.split(".")[1]
-            verbs = "view|add|change|retry|run|schedule|cancel|delete|replay|discard|control|pause|set"
+            verbs = "view|add|change|retry|run|schedule|cancel|delete|replay|discard|control|pause|set|resume"
             if re.fullmatch(rf"({verbs})_\w+", head):
                 assert head in permission_names(), name
             else:
@@ -202,7 +242,7 @@ class TestNames:
     def test_errors(self) -> None:
         for page in pages.PAGES:
             for name in pages.inline_code(page):
-                if re.fullmatch(r"(Task|Result|Unknown|Lease|Worker|Poison|Payload)[A-Za-z]+", name):
+                if re.fullmatch(r"(Task|Result|Unknown|Lease|Worker|Poison|Payload|Cyclic|Invalid)[A-Za-z]+", name):
                     known = {*vars(exceptions), "TaskResult", "TaskRecord", "TaskAttempt", "TaskError"}
                     assert name in known, f"{page.name}: {name}"
 
@@ -236,10 +276,11 @@ class TestNames:
 
 
 def permission_names() -> set[str]:
-    from django_taskq.models import Command, Queue, TaskLimits, TaskRecord
+    from django_taskq.models import Command, Queue, TaskLimits, TaskRecord, Workflow
 
-    own = {name for model in (TaskRecord, Command, Queue, TaskLimits) for name, _ in model._meta.permissions}
-    own |= {"view_command", "view_queue", "view_tasklimits"}
+    models = (TaskRecord, Command, Queue, TaskLimits, Workflow)
+    own = {name for model in models for name, _ in model._meta.permissions}
+    own |= {"view_command", "view_queue", "view_tasklimits", "view_workflow"}
     return own | {f"{verb}_{model}" for verb in ("view", "delete") for model in ("taskrecord", "worker")}
 
 

@@ -159,3 +159,14 @@ def test_a_run_that_is_no_step_has_no_workflow() -> None:
     drain()
     with pytest.raises(RuntimeError, match="no step of a workflow"):
         result.get(1)
+
+
+@task(name="adding.bound", bind=True)
+def bound(self: object, number: int) -> None:
+    self.replace(add.s(number, 1))  # type: ignore[attr-defined]
+
+
+def test_a_bound_task_is_replaced_by_celery_s_spelling() -> None:
+    result = bound.enqueue(4)
+    drain()
+    assert result.get(1) == 5
