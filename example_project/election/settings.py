@@ -29,6 +29,8 @@ INSTALLED_APPS = [
     "polling",
     "accounts",
     "showcase",
+    "rolls",
+    "feeds",
 ]
 
 TASKQ = {
@@ -77,6 +79,7 @@ TEMPLATES = [
 ]
 
 OUTPUT_DIR = Path(env.str("OUTPUT_DIR", default=str(BASE_DIR / "output")))
+FEEDS_URL = env.str("FEEDS_URL", default=(OUTPUT_DIR / "feeds" / "servers").resolve().as_uri())  # feeds/tasks.py
 
 # E-mails become files: sending needs no server, and you can read them.
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -36,6 +37,11 @@ class Watch:
 
     def __exit__(self, *error: Any) -> None:
         self._manage.__exit__(*error)
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The worker."""
+        return self._worker
 
     def runs(self) -> QuerySet[TaskRecord]:
         """The records of what was enqueued since."""

@@ -10,3 +10,4 @@ class TestAppConfig(AppConfig):
     def ready(self) -> None:
         # Workers find what is in tasks.py, and are to know these as well.
         import_module("tests.testapp.canvas_tasks")
+        import_module("tests.testapp.fault_canvas_tasks")
