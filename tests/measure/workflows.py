@@ -1,5 +1,6 @@
-"""What workflows cost beside plain runs: ``python -m tests.measure.workflows [chord] [chain] [chains] [growth]``.
+"""What workflows cost beside plain runs: ``python -m tests.measure.workflows [WHAT...]``.
 
+WHAT is chord, chain, chains (the three that are measured without it), large, growth or million.
 ``TASKQ_TEST_DB`` and its kin choose the database, which must be empty and may be thrown away. A worker of two
 processes serves it; times are from the call to the result, the enqueueing included.
 """
@@ -91,6 +92,23 @@ def chains_of(count: int, length: int) -> float:
     return chain_seconds / plain_seconds
 
 
+def grown_to(count: int, each: int) -> None:
+    """Seconds for a workflow of ``count`` steps that each add ``each`` more while it runs."""
+    from django_taskq import Workflow
+    from tests.testapp.canvas_tasks import add_steps
+
+    with worker() as running:
+        workflow = Workflow("grown")
+        workflow.add(add_steps.s(count, each))
+        seconds, result = timed(lambda: workflow.start())
+        waited, _none = timed(lambda: result.wait(3600))
+        peak = max(_peak(pid) for pid in running.tree())
+    assert result.size == 1 + count + count * each, result.size
+    total = seconds + waited
+    print(f"  grown to {result.size:,} steps in {total:.0f} s, {1e6 * total / result.size:.0f} microseconds a step, "
+          f"peak of a process {peak:.0f} MB")  # fmt: skip
+
+
 def growth() -> None:
     """Time by size, from 100 to 100,000 steps."""
     for size in (100, 1_000, 10_000, 100_000):
@@ -117,8 +135,9 @@ def main(wanted: list[str]) -> None:
         "chains": lambda: [chains_of(1_000, 10) for _ in range(3)],
         "large": lambda: chord_of(100_000),
         "growth": growth,
+        "million": lambda: grown_to(1_000, 1_000),
     }.items():
-        if name in wanted or not wanted:
+        if name in (wanted or ("chord", "chain", "chains")):
             print(name)
             measure()
 

@@ -103,3 +103,10 @@ def stamped(*before: Any) -> int:
 @task(name="canvas.count")
 def count(values: Sequence[Any]) -> int:
     return len(values)
+
+
+@task(name="canvas.add_steps")
+def add_steps(count: int, each: int) -> None:
+    """Add so many steps to the workflow, which add so many each."""
+    for _ in range(count):
+        current_task.workflow.add(add_steps.s(each, 0) if each else nothing.s())
