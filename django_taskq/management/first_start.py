@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from django.utils import autoreload
 from django_taskq.management import leash
 from django_taskq.management.watching import Watch
 
+BEGAN = time.time()
 SAID = "taskworker: the project cannot be loaded; it is tried again when a file has changed, and Ctrl+C ends this"
 
 
@@ -40,9 +42,10 @@ def begin_anew(kind: type[BaseException], error: BaseException, trace: Traceback
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print(SAID, flush=True)
         watch = Watch(files_of(error), is_loaded=False)
-        while not watch.wait():
+        print(SAID, flush=True)
+        # What was saved while the project was being loaded has not been seen, or not by all of it.
+        while not (watch.has_changed_since(BEGAN) or watch.wait()):
             pass
     except KeyboardInterrupt:
         raise SystemExit(1) from None

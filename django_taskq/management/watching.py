@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ class Watch:
         self._directories: set[Path] = set()
         self._known: set[Path] = set()
         self._look_for_new()
-        for file in files:
+        self._files = set(files)
+        for file in self._files:
             self._reloader.watch_dir(file.parent, file.name)
         if is_loaded:
             autoreload.autoreload_started.send(sender=self._reloader)  # where templates and translations are added
@@ -39,6 +42,14 @@ class Watch:
         new = self._look_for_new()
         changed, self._changed = self._changed | new, set()
         return changed
+
+    def has_changed_since(self, moment: float) -> bool:
+        """Whether a file of the project was saved after ``moment`` (POSIX seconds), and not in the future."""
+        now, times = time.time(), []
+        for path in self._known | self._files:
+            with suppress(OSError):
+                times.append(path.stat().st_mtime)
+        return any(moment < saved <= now for saved in times)
 
     def _look_for_new(self) -> set[Path]:
         """The Python files of the project that were not there before: the reloader only knows those as unchanged."""
