@@ -154,8 +154,10 @@ class WorkflowResult:
 
     def step(self, name: str) -> TaskResult[Any]:
         """The run of the step that was given this name in ``Workflow.add``, or has this id."""
-        label = serializers.dumps(name)
-        row = self.steps().filter(headers__contains=f'"label":{label}').first()
+        label = f'"label":{serializers.dumps(name)}'
+        # To SQLite small and capital letters are the same here.
+        rows = self.steps().filter(headers__contains=label)
+        row = next((row for row in rows.iterator() if label in row.headers), None)
         if row is None:
             with suppress(ValueError):
                 row = self.steps().filter(pk=UUID(name)).first()
@@ -204,7 +206,7 @@ class WorkflowResult:
 
         ``step`` is its handle, its id, or the name it was given in ``Workflow.add``.
         """
-        id = step.id if isinstance(step, TaskResult) else self.step(step).id
+        id = self.step(step.id if isinstance(step, TaskResult) else step).id
         count: int = import_string(f"{VERBS}resume_from")(using(), self.id, id)
         return count
 
@@ -256,6 +258,8 @@ class WorkflowResult:
         self._raise_failure()
         dialect = import_string("django_taskq.brokers.database.get_dialect")(database)
         values = import_string("django_taskq.brokers.database.feeding.values_of")(database, dialect, self.id)
+        if len(values) < links_to(self.id).count():
+            raise ResultNotFound(f"a step whose value is part of the result of workflow {self.id} was deleted")
         return serializers.loads(joined(values) or "null")
 
     def _raise_failure(self) -> None:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from django_taskq.brokers.database import get_dialect
 from django_taskq.brokers.database.step_dialect import ONE, Waiting
-from django_taskq.message import Message, new_ids
+from django_taskq.message import NO_ROOM, Message, Room, new_ids
 from django_taskq.models import TaskRecord, Workflow, WorkflowLink
 from django_taskq.status import FINAL, Status
 from django_taskq.steps import Link, LinkKind
@@ -253,39 +253,41 @@ def test_advance_goes_on_where_it_stood(graph: Graph, dialect: Any) -> None:
     compare(again(False), again(True))
 
 
-def test_follow(graph: Graph, dialect: Any) -> None:
+@pytest.mark.parametrize("room", [0, 3])
+def test_follow(graph: Graph, dialect: Any, room: int) -> None:
     """Of steps that have succeeded: those that wait for one alone move, and whether there are others is told."""
     ids = [str(pk) for pk in TaskRecord.objects.filter(status=Status.SUCCESSFUL).values_list("pk", flat=True)]
-    alone = [child for child in set(graph.children) if graph.children.count(child) == 1]
-    kinds = {link.child_id: link.kind for link in graph.links}
-    TaskRecord.objects.filter(pk__in=[id for id in alone if kinds[id] == 0], status="WAITING").update(waits_at=ONE)
-    moved, are_there_others = dialect.follow(connection, ids)
-    before = snapshot()
-    followers = {step.id for step in moved}
-    assert followers <= set(alone)
-    waiting = dialect.lock_waiting(connection, ids)
-    assert are_there_others or not waiting
-    rest = {step.id for step in dialect.advance(connection, waiting)}
-    # Nothing that could follow is left, and nothing moved that could not.
-    assert not followers & rest
-    for id in followers:
-        ((_, parent),) = parents_of(id)
-        assert parent is not None
-        assert parent.status == Status.SUCCESSFUL
-    assert len(before) == len(snapshot())
-    expected = {
-        link.child_id
-        for link in graph.links
-        if link.child_id in alone and link.parent_id in ids and kinds[link.child_id] == 0
-    }
-    left = TaskRecord.objects.filter(pk__in=expected, status=Status.WAITING)
-    assert not left.exists()
+    first = {link.child_id: link for link in graph.links}
+    alone = {child for child in first if graph.children.count(child) == 1 and first[child].kind == LinkKind.SUCCESS}
+    TaskRecord.objects.filter(pk__in=alone, status="WAITING").update(waits_at=ONE)
+    noted = TaskRecord.objects.filter(waits_at=ONE)
+    can = {str(pk) for pk in noted.values_list("pk", flat=True) if first[str(pk)].parent_id in ids}
+    claims = Room(77, room, ("default",)) if room else NO_ROOM
+
+    followed = dialect.follow(connection, ids, 9, claims)
+
+    moved = {step.id for step in followed.ready} | {taken.delivery.id for taken in followed.taken}
+    if connection.vendor == "postgresql":
+        assert moved == can
+        running = TaskRecord.objects.filter(pk__in=can, status=Status.RUNNING, worker_id=9).order_by("claim")
+        assert [taken.delivery.id for taken in followed.taken] == [str(row.pk) for row in running]
+        assert [row.claim for row in running] == list(range(77, 77 + len(running)))
+        assert len(running) <= room
+        assert {row.queue_name for row in running} <= {"default"}
+    waiting = {step.id for step in dialect.lock_waiting(connection, ids)}
+    assert not waiting & moved
+    assert followed.has_others or not waiting
+    # What it left is moved by those that look at everything, and nothing else can be.
+    rest = dialect.advance(connection, [Waiting(id, None) for id in waiting])
+    assert can <= moved | {step.id for step in rest}
 
 
 def test_close(graph: Graph, dialect: Any) -> None:
     asked = graph.rng.sample(graph.workflow_ids, 3)
     if graph.rng.random() < 0.5:
         TaskRecord.objects.filter(finished_at=None).update(status="CANCELLED", finished_at=PAST)
+    if graph.rng.random() < 0.5:
+        Workflow.objects.update(cancel_requested_at=PAST)
 
     def plain() -> list[tuple[str, str]]:
         found = []
@@ -294,7 +296,10 @@ def test_close(graph: Graph, dialect: Any) -> None:
             if steps.exclude(status__in=FINAL).exists():
                 continue
             needed = [parent for link, parent in parents_of(workflow.pk) if link.kind == LinkKind.SUCCESS]
-            if all(parent is not None and parent.status == Status.SUCCESSFUL for parent in needed):
+            cancelled = steps.filter(status=Status.CANCELLED).exclude(reason="NotNeeded")
+            if workflow.cancel_requested_at and cancelled.exists():
+                workflow.status = "CANCELLED"
+            elif all(parent is not None and parent.status == Status.SUCCESSFUL for parent in needed):
                 workflow.status = "SUCCESSFUL"
             else:
                 workflow.status = "FAILED" if steps.filter(status=Status.FAILED).exists() else "CANCELLED"

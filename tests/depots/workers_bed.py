@@ -105,12 +105,15 @@ class BlackHole(Proxy):
 
 
 def memory(process: WorkerProcess) -> int:
-    """Bytes that a worker's processes take, what they share counted once (PSS)."""
+    """Bytes that a worker's processes take, what they share counted once.
+
+    Without the files they map: whoever else maps the same, such as another test's worker, changes their share.
+    """
     total = 0
     for pid in process.tree():
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         except OSError:  # it has ended since
             continue
-        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss_Anon:"))
     return total

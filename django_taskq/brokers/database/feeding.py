@@ -10,7 +10,7 @@ from django.db import connections
 
 from django_taskq import serializers
 from django_taskq.brokers.database.dialect import Dialect
-from django_taskq.brokers.database.step_dialect import Parent
+from django_taskq.brokers.database.step_dialect import Parent, Taken
 from django_taskq.message import Delivery, Feed, Headers
 from django_taskq.models import TaskAttempt
 from django_taskq.status import Status
@@ -31,6 +31,16 @@ def feed(using: str, dialect: Dialect, deliveries: list[Delivery]) -> list[Deliv
     errors = _errors(using, [p for some in parents.values() for p in some if p.status != Status.SUCCESSFUL])
     fed = set(hungry)
     return [_complete(d, parents[d.id], errors) if d.id in fed else d for d in deliveries]
+
+
+def brought(taken: Taken, result: str | None) -> Delivery:
+    """A step that was claimed in the transaction that recorded this result of its parent."""
+    delivery = taken.delivery
+    how = Headers.loads(delivery.headers).feed
+    if how is None:
+        return delivery
+    value = Value(taken.opens, taken.closes, taken.carries, result)
+    return delivery._replace(payload=filled(delivery.payload, [value], refers=how == Feed.REFERENCES))
 
 
 def values_of(using: str, dialect: Dialect, id: str) -> list[Value]:

@@ -11,11 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Case, Exists, F, OuterRef, Q, When
+from django.db.models import Case, Exists, F, OuterRef, Q, TextField, Value, When
 
 from django_taskq import clock
 from django_taskq.brokers.database.advancing import UPSTREAM_FAILED, Advance
 from django_taskq.brokers.database.broker import UNCLAIMED, DatabaseBroker, to_message
+from django_taskq.brokers.database.step_dialect import ONE
 from django_taskq.conflicts import persist
 from django_taskq.exceptions import InvalidWorkflow, ResultNotFound
 from django_taskq.message import Growth, Message, new_ids
@@ -29,6 +30,7 @@ from django_taskq.steps import ADOPTED, Link, LinkKind
 # Rows in one statement, and locked in one go.
 AT_ONCE = 500
 NOT_NEEDED = "NotNeeded"
+_ADOPTS = '"adopts":true'
 
 
 def add(using: str, growth: Growth) -> None:
@@ -66,7 +68,8 @@ def retry_failed(using: str, workflow_id: str) -> int:
     count = int(failed.count())
     if count:
         in_vain = Q(status=Status.CANCELLED, reason__in=(UPSTREAM_FAILED, NOT_NEEDED))
-        _restart(using, workflow_id, steps.filter(Q(status=Status.FAILED) | in_vain))
+        starts = set(failed.values_list("pk", flat=True))
+        _restart(using, workflow_id, steps.filter(Q(status=Status.FAILED) | in_vain), starts)
     return count
 
 
@@ -78,31 +81,52 @@ def retry_steps(using: str, ids: Sequence[UUID]) -> int:
         by_workflow[str(workflow_id)].append(pk)
     for found, some in by_workflow.items():
         again = Q(pk__in=some) | Q(status=Status.CANCELLED, reason__in=(UPSTREAM_FAILED, NOT_NEEDED))
-        _restart(using, found, _steps(using, found).filter(again))
+        # What is FAILED because others have failed in its place.
+        again |= Q(status=Status.FAILED, pk__in=_replaced(using, found, set(some)))
+        _restart(using, found, _steps(using, found).filter(again), set(some))
     return sum(len(some) for some in by_workflow.values())
 
 
 def resume(using: str, workflow_id: str) -> int:
     """Run again what is FAILED or CANCELLED; returns how many steps."""
-    return _restart(using, workflow_id, _steps(using, workflow_id).filter(status__in=(Status.FAILED, Status.CANCELLED)))
+    bad = _steps(using, workflow_id).filter(status__in=(Status.FAILED, Status.CANCELLED))
+    return _restart(using, workflow_id, bad, set(bad.values_list("pk", flat=True)))
 
 
 def resume_from(using: str, workflow_id: str, step_id: str) -> int:
     """Run this step and all that comes after it again; returns how many steps. What runs at this moment is left."""
+    start = UUID(step_id)
+    reached = _with_descendants(using, workflow_id, {start})
+    ended = _steps(using, workflow_id).filter(status__in=(*FINAL, Status.WAITING))
+    return _restart(using, workflow_id, ended, {start}, reached)
+
+
+def _with_descendants(using: str, workflow_id: str, starts: set[UUID]) -> set[UUID]:
     children: dict[UUID, list[UUID]] = defaultdict(list)
     for parent, child in _links(using, workflow_id).values_list("parent_id", "child_id"):
         children[parent].append(child)
-    reached, way = {UUID(step_id)}, [UUID(step_id)]
+    reached, way = set(starts), list(starts)
     for id in way:
         fresh = [child for child in children[id] if child not in reached]
         reached.update(fresh)
         way += fresh
-    ended = _steps(using, workflow_id).filter(status__in=(*FINAL, Status.WAITING))
-    return _restart(using, workflow_id, ended, sorted(reached))
+    return reached
 
 
-def _restart(using: str, workflow_id: str, steps: TaskQuerySet, only: Sequence[UUID] | None = None) -> int:
-    """Have these wait for their links again, and let go what waits for nothing."""
+def _replaced(using: str, workflow_id: str, starts: set[UUID]) -> set[UUID]:
+    """The runs that have put others in their place of which one of ``starts`` is, or comes before, one."""
+    adopters = set(_steps(using, workflow_id).filter(headers__contains=_ADOPTS).values_list("pk", flat=True))
+    if not adopters:
+        return set()
+    reached = _with_descendants(using, workflow_id, starts)
+    adopted = _links(using, workflow_id).filter(position__gte=ADOPTED).values_list("parent_id", "child_id")
+    return {child for parent, child in adopted if child in adopters and parent in reached}
+
+
+def _restart(
+    using: str, workflow_id: str, steps: TaskQuerySet, starts: set[UUID], only: set[UUID] | None = None
+) -> int:
+    """Have these wait for their links again, and let go what waits for nothing. ``starts`` are those asked for."""
 
     def work() -> int:
         # The row first, so that nothing else ends the workflow meanwhile.
@@ -111,10 +135,11 @@ def _restart(using: str, workflow_id: str, steps: TaskQuerySet, only: Sequence[U
         )
         if not again:
             raise ResultNotFound(f"no workflow has the id {workflow_id}")
-        chosen = set(only) if only is not None else None
-        ids = [pk for pk in steps.order_by("pk").values_list("pk", flat=True) if chosen is None or pk in chosen]
+        ids = [pk for pk in steps.order_by("pk").values_list("pk", flat=True) if only is None or pk in only]
+        kept = _replaced(using, workflow_id, starts)
         for some in _portions(ids):
-            _reset(using, some)
+            _reset(using, some, kept)
+            _look_again(using, some)
         advance = Advance(DatabaseBroker(using))
         advance.let_go([str(id) for id in ids])
         advance.after((), _in_vain(using, [workflow_id]), [workflow_id])
@@ -123,10 +148,11 @@ def _restart(using: str, workflow_id: str, steps: TaskQuerySet, only: Sequence[U
     return int(_transact(using, work))
 
 
-def _reset(using: str, ids: Sequence[UUID]) -> None:
+def _reset(using: str, ids: Sequence[UUID], kept: set[UUID]) -> None:
+    """``kept`` are those that wait for what is in their place: that is run again. The others run themselves."""
     chosen = _records(using).filter(pk__in=ids)
-    for row in chosen.filter(headers__contains='"adopts":true'):
-        # What had taken its place stays as history; this time it runs itself.
+    for row in chosen.filter(headers__contains=_ADOPTS).exclude(pk__in=kept.intersection(ids)):
+        # What had taken its place stays as history.
         WorkflowLink.objects.using(using).filter(child_id=row.pk, position__gte=ADOPTED).delete()
         _records(using).filter(pk=row.pk).update(headers=row.headers_read._replace(adopts=None).dumps())
     has_begun = Case(When(status__in=(Status.FAILED, Status.SUCCESSFUL), then=F("attempt") + 1), default=F("attempt"))
@@ -135,6 +161,14 @@ def _reset(using: str, ids: Sequence[UUID]) -> None:
     )
     changes: dict[str, Any] = {"status": Status.WAITING, "attempt": has_begun, "crashes": 0, "is_suspect": False}
     chosen.update(**changes, reason="", **UNCLAIMED, **nothing)
+    _records(using).filter(pk__in=kept.intersection(ids)).update(waits_at=ADOPTED)
+
+
+def _look_again(using: str, ids: Sequence[UUID]) -> None:
+    """Steps that have seen the ends of these wait for their new ends."""
+    children = WorkflowLink.objects.using(using).filter(parent_id__in=ids).values("child_id")
+    first = Case(When(waits_at__gte=ADOPTED, then=ADOPTED), default=None)
+    _records(using).filter(pk__in=children, status=Status.WAITING, waits_at__gt=0).update(waits_at=first)
 
 
 def rerun(using: str, workflow_id: str) -> tuple[str, str, int]:
@@ -212,22 +246,47 @@ def look_after(using: str) -> int:
 
 
 def _move_on(using: str, bad: Sequence[str]) -> None:
+    # A write comes first: SQLite refuses a transaction that read before another one wrote.
+    _records(using).filter(pk=bad[0]).update(waits_at=F("waits_at"))
     Advance(DatabaseBroker(using)).after((), bad, ())
 
 
 def _unstall(using: str, workflow_id: str) -> None:
+    _workflow(using, workflow_id).update(size=F("size"))
     advance = Advance(DatabaseBroker(using))
     waiting = _steps(using, workflow_id).filter(status=Status.WAITING).order_by("pk")
     advance.let_go([str(pk) for pk in waiting.values_list("pk", flat=True)])
-    advance.after((), _in_vain(using, [workflow_id]), [workflow_id])
+    advance.after((), [*_in_vain(using, [workflow_id]), *_orphaned(using, waiting)], [workflow_id])
+
+
+def _orphaned(using: str, waiting: TaskQuerySet) -> list[str]:
+    """Cancel those of these that wait for rows which were deleted; returns their ids."""
+    is_there = _records(using).filter(pk=OuterRef("parent_id"))
+    missing = WorkflowLink.objects.using(using).filter(~Exists(is_there), child_id=OuterRef("pk"))
+    orphans = list(waiting.filter(Exists(missing)).values_list("pk", flat=True)[:AT_ONCE])
+    calls_back = Exists(WorkflowLink.objects.using(using).filter(child_id=OuterRef("pk"), kind=LinkKind.FAILURE))
+    reason = Case(When(calls_back, then=Value(NOT_NEEDED, TextField())), default=Value(UPSTREAM_FAILED, TextField()))
+    _records(using).filter(pk__in=orphans).update(
+        status=Status.CANCELLED, finished_at=database_now(using), reason=reason
+    )
+    return [str(pk) for pk in orphans]
 
 
 def _in_vain(using: str, workflow_ids: Any) -> list[str]:
-    """The steps of these workflows that did not succeed, though others still wait for their success."""
+    """The steps of these workflows that did not succeed, though others wait as if they had not ended."""
     waits = _records(using).filter(pk=OuterRef("child_id"), status=Status.WAITING)
-    links = WorkflowLink.objects.using(using).filter(Exists(waits), parent_id=OuterRef("pk")).exclude(kind=LinkKind.END)
+    here = waits.filter(Q(waits_at=OuterRef("position")) | Q(waits_at=None) | Q(waits_at=ONE))
+    # What was called, and has put others in its place, waits for these.
+    uncalled = waits.exclude(waits_at__gte=ADOPTED)
+    links = WorkflowLink.objects.using(using).filter(parent_id=OuterRef("pk"))
+    needed, called = links.filter(kind=LinkKind.SUCCESS), links.filter(kind=LinkKind.FAILURE)
     bad = _records(using).filter(workflow_id__in=workflow_ids, status__in=(Status.FAILED, Status.CANCELLED))
-    return [str(pk) for pk in bad.filter(Exists(links)).order_by("pk").values_list("pk", flat=True)[:AT_ONCE]]
+    bad = bad.filter(
+        Exists(needed.filter(Exists(waits)))
+        | Exists(called.filter(Exists(uncalled))) & Q(status=Status.FAILED)
+        | Exists(links.filter(Exists(here)))
+    )
+    return [str(pk) for pk in bad.order_by("pk").values_list("pk", flat=True)[:AT_ONCE]]
 
 
 def prune(using: str, results_before: datetime | None, failures_before: datetime | None, *, at_most: int | None) -> int:
