@@ -82,6 +82,17 @@ class Delivery(NamedTuple):
     is_suspect: bool
 
 
+class Room(NamedTuple):
+    """What a process can take at once: up to ``limit`` deliveries of these queues, numbered from ``first_claim``."""
+
+    first_claim: int
+    limit: int
+    queue_names: tuple[str, ...]
+
+
+NO_ROOM = Room(0, 0, ())
+
+
 class Parcel(NamedTuple):
     """What a depot hands out: the delivery, what a row of it needs besides, and the depot's own receipt for it."""
 

@@ -148,7 +148,7 @@ class _Writer:
         made = task.messages([(node.signature.args, node.signature.kwargs) for node, _ in some], first.front)
         headers = Headers.loads(made[0].headers)._replace(workflow=self._workflow_id, **changes).dumps()
         follows_one = len(first.inputs) == 1 and first.inputs[0].kind is not LinkKind.FAILURE
-        has_own_time = changes.get("expires") is not None
+        has_own_time = changes.get("expires") is not None or changes.get("countdown") is not None
         for message, (_, id) in zip(made, some, strict=True):
             yield replace(
                 message,
@@ -157,8 +157,8 @@ class _Writer:
                 workflow_id=self._workflow_id,
                 tracking=Tracking.ROW,
                 is_waiting=bool(first.inputs),
-                follows_one=follows_one,
-                expires_at=None if has_own_time else message.expires_at,
+                follows_one=follows_one and not has_own_time,
+                expires_at=None if changes.get("expires") is not None else message.expires_at,
             )
 
 

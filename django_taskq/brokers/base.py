@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from django_taskq.message import Delivery, Message, Outcome
+from django_taskq.message import Delivery, Message, Outcome, Room
 from django_taskq.steps import Link
 
 
@@ -60,6 +60,15 @@ class Broker(ABC):
     @abstractmethod
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record what became of claimed deliveries; returns the outcomes whose claim was lost."""
+
+    def settle_and_take(
+        self, process_id: int, outcomes: Sequence[Outcome], room: Room
+    ) -> tuple[list[Outcome], list[Delivery]]:
+        """:meth:`settle`, and claim of what followed these outcomes as much as there is room for, where that is cheap.
+
+        Never what comes behind anything that waits in its queue.
+        """
+        return self.settle(process_id, outcomes), []
 
     @abstractmethod
     def mark_started(self, process_id: int, delivery: Delivery, started_at: float) -> bool:

@@ -222,11 +222,9 @@ class Courier:
     def _exchange(self, outcomes: list[Outcome]) -> None:
         """Record and fetch, together where both are to be done."""
         want = self._wanted(outcomes)
-        if not outcomes and not want and not self._doubtful:
+        if not (outcomes or want or self._doubtful):
             return
-        taken: list[Delivery] = []
-        lost: list[Outcome] = []
-        # Numbers up to the revoked one are refused at their start; there is no point in giving them out.
+        lost, taken = list[Outcome](), list[Delivery]()
         self._fetcher.next_claim = max(self._fetcher.next_claim, self._table.words[table.REVOKED] + 1)
         first_claim, last_claim = self._fetcher.next_claim, self._fetcher.most_claims(want)
         self._table.words[table.LAST_CLAIM] = last_claim
@@ -249,9 +247,11 @@ class Courier:
     def _record_and_fetch(self, outcomes: list[Outcome], want: int) -> tuple[list[Outcome], list[Delivery]]:
         try:
             with self._broker.bundle():
-                lost = self._recorder.record(outcomes)
+                lost, taken = self._recorder.record_and_take(outcomes, self._fetcher.room(want))
+                self._fetcher.next_claim += len(taken)
                 self._broker.release(self._process_id, self._doubtful)
-                taken = self._fetcher.fetch(want, look_first=False) if want else []
+                if want > len(taken):
+                    taken += self._fetcher.fetch(want - len(taken), look_first=False)
         except (DataError, IntegrityError):
             if not outcomes:
                 raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from django_taskq import conf
 from django_taskq.brokers.base import Broker
-from django_taskq.message import Delivery
+from django_taskq.message import NO_ROOM, Delivery, Room
 
 # A process holds what it will finish in about this many seconds, and gives the rest back after as long.
 HORIZON = 0.25
@@ -90,7 +90,7 @@ class Fetcher:
 
         ``look_first`` asks which queues have work before claiming, so that an idle look takes no lock.
         """
-        names = [] if self.is_quiet else [name for name in self._names() if name not in self.closed | self.avoided]
+        names = [] if self.is_quiet else [name for name in self._names() if self._serves(name)]
         if not names:
             return []
         if len(names) > 1 or (look_first and not self._broker.capabilities.claims_lightly):
@@ -106,9 +106,19 @@ class Fetcher:
             taken += deliveries
         return taken
 
+    def room(self, limit: int) -> Room:
+        """For what may be claimed without looking at other queues first."""
+        if limit <= 0 or self.is_quiet or self._order.weights is not None:
+            return NO_ROOM
+        names = self._order.names if self._order.rotate else self._order.names[:1]
+        return Room(self.next_claim, limit, tuple(name for name in names if self._serves(name)))
+
     def most_claims(self, limit: int) -> int:
         """The highest number the next :meth:`fetch` of ``limit`` may give."""
         return self.next_claim + limit * len(self._order.names) - 1
+
+    def _serves(self, name: str) -> bool:
+        return name not in self.closed and name not in self.avoided
 
     def _names(self) -> list[str]:
         names = list(self._order.names)

@@ -10,7 +10,7 @@ from django.db.utils import DataError, IntegrityError
 from django_taskq import registry, signals
 from django_taskq.brokers.base import Broker
 from django_taskq.exceptions import SerializationError
-from django_taskq.message import Action, Outcome
+from django_taskq.message import Action, Delivery, Outcome, Room
 from django_taskq.worker.describing import describe
 from django_taskq.worker.health.counts import Reporter
 
@@ -29,6 +29,10 @@ class Recorder:
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Write them; returns those whose claim was lost. Safe to repeat after an error of unknown effect."""
         return self._broker.settle(self._process_id, outcomes) if outcomes else []
+
+    def record_and_take(self, outcomes: Sequence[Outcome], room: Room) -> tuple[list[Outcome], list[Delivery]]:
+        """:meth:`record`, and what of that which followed was claimed at once."""
+        return self._broker.settle_and_take(self._process_id, outcomes, room) if outcomes else ([], [])
 
     def record_singly(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """One outcome the database refuses must not hold up the others: it is FAILED with the refusal."""

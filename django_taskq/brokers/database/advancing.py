@@ -13,8 +13,9 @@ from django.db import connections
 from django.db.models import F
 
 from django_taskq.brokers.database.dialect import Dialect
-from django_taskq.brokers.database.step_dialect import Advanced, Waiting
-from django_taskq.message import Action, Growth, Headers, Message, Outcome
+from django_taskq.brokers.database.feeding import brought
+from django_taskq.brokers.database.step_dialect import Advanced, Taken, Waiting
+from django_taskq.message import NO_ROOM, Action, Delivery, Growth, Headers, Message, Outcome, Room
 from django_taskq.models import TaskRecord, Workflow, WorkflowLink
 from django_taskq.models.clock import database_now, database_now_plus
 from django_taskq.models.outbox import publication
@@ -28,9 +29,12 @@ _ADOPTS = '"adopts":true'
 _TIMED = ('"countdown":', '"expires":')
 
 
-def move_on(rows: Rows, outcomes: Sequence[Outcome]) -> None:
-    """What follows from these outcomes of steps, which have just been written; in their transaction."""
-    advance = Advance(rows)
+def move_on(rows: Rows, outcomes: Sequence[Outcome], process_id: int, room: Room) -> list[Delivery]:
+    """What follows from these outcomes of steps, which have just been written; in their transaction.
+
+    Returns what this process has claimed of it, up to the room it has.
+    """
+    advance = Advance(rows, process_id, room)
     succeeded, others, touched = [], [], set()
     for outcome in outcomes:
         advance.grown(outcome)
@@ -40,7 +44,11 @@ def move_on(rows: Rows, outcomes: Sequence[Outcome]) -> None:
             others.append(outcome.delivery.id)
         if workflow_id := workflow_of(outcome.delivery.headers):
             touched.add(workflow_id)
+        elif outcome.growth is not None:
+            touched.add(outcome.growth.workflow_id)
     advance.after(succeeded, others, touched)
+    results = {outcome.delivery.id: outcome.result for outcome in outcomes}
+    return [brought(taken, results[taken.parent_id]) for taken in advance.taken]
 
 
 class Rows(Protocol):
@@ -56,24 +64,30 @@ class Rows(Protocol):
 class Advance:
     """One look at what follows from ended steps, in the open transaction of the calling thread."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, process_id: int = 0, room: Room = NO_ROOM) -> None:
         self._rows = rows
         self._using = rows.using
         self._dialect = rows.dialect
         self._connection = connections[rows.using]
         self._records = TaskRecord.objects.using(rows.using)
+        self._process_id = process_id
+        self._room = room
         self._ready: list[Advanced] = []
+        self.taken: list[Taken] = []
 
     def after(self, succeeded: Sequence[str], others: Sequence[str], workflow_ids: Collection[str]) -> None:
         """These steps of these workflows have ended: successfully, or FAILED or CANCELLED."""
         ended, bad = [*succeeded, *others], list(others)
         while ended:
-            # Callbacks first: to those whose parents have all ended it would else look as if nothing had failed.
-            self._call_back(bad)
+            if bad:
+                # All of them in one order, callbacks and others: whoever ends other parents of theirs does the same.
+                self._dialect.lock_waiting(self._connection, ended)
+                # Callbacks first: to those whose parents have all ended it would else look as if nothing had failed.
+                self._call_back(bad)
             not_needed = self._move(ended) if bad else self._follow(ended)
             ended = bad = not_needed + self._doom(bad + not_needed)
         self._hand_on()
-        still_going = {step.workflow_id for step in self._ready}
+        still_going = {step.workflow_id for step in self._ready} | {step.workflow_id for step in self.taken}
         ending = sorted(set(workflow_ids) - still_going)
         if ending:
             self._dialect.close(self._connection, ending)
@@ -81,13 +95,14 @@ class Advance:
     def let_go(self, ids: Sequence[str]) -> None:
         """Make ready those of these WAITING steps that have nothing to wait for."""
         for some in _portions(ids):
-            moved = self._dialect.advance(self._connection, [Waiting(id, None) for id in some])
+            seen = self._records.filter(pk__in=some).order_by("pk").values_list("pk", "waits_at")
+            moved = self._dialect.advance(self._connection, [Waiting(str(pk), place) for pk, place in seen])
             self._ready += [step for step in moved if step.status != Status.CANCELLED]
 
     def grown(self, outcome: Outcome) -> None:
         """A run has added steps to its workflow, or put them in its own place: then it waits for their results."""
         growth, run = outcome.growth, outcome.delivery
-        if growth is None:
+        if growth is None or self._has_grown(growth):
             return
         if growth.name is not None:
             size, now = len(growth.messages) + 1, database_now(self._using)
@@ -99,9 +114,14 @@ class Advance:
         if outcome.action is Action.REPLACED:
             headers = Headers.loads(run.headers)._replace(workflow=growth.workflow_id, adopts=True).dumps()
             self._records.filter(pk=run.id).update(workflow_id=growth.workflow_id, headers=headers, waits_at=ADOPTED)
-        self.grow(growth)
+        is_cancelled = self._records.filter(pk=run.id, cancel_requested_at__isnull=False).exists()
+        self.grow(growth, is_cancelled=is_cancelled)
 
-    def grow(self, growth: Growth) -> None:
+    def _has_grown(self, growth: Growth) -> bool:
+        """Whether this success is recorded once more: after a commit of unknown effect, or one in the task's own."""
+        return bool(growth.messages) and self._records.filter(pk=growth.messages[0].id).exists()
+
+    def grow(self, growth: Growth, *, is_cancelled: bool = False) -> None:
         """Write steps that are added to a workflow, and let go those of them that have nothing to wait for."""
         self._rows.insert(growth.messages)
         self._rows.link(growth.links)
@@ -112,9 +132,13 @@ class Advance:
             first = ADOPTED + workflow.values_list("size", flat=True).get()
             self._rows.link([link._replace(position=first + link.position) for link in growth.ends])
         self._begin(growth)
-        if workflow.filter(cancel_requested_at__isnull=False).exists():
-            for ids in _portions([message.id for message in growth.messages]):
-                self._records.filter(pk__in=ids).cancel()
+        if is_cancelled or workflow.filter(cancel_requested_at__isnull=False).exists():
+            ids = [message.id for message in growth.messages]
+            for some in _portions(ids):
+                self._records.filter(pk__in=some).cancel()
+            doomed = set(ids)
+            self._ready = [step for step in self._ready if step.id not in doomed]
+            self.after((), ids, ())
 
     def _begin(self, growth: Growth) -> None:
         """Let go those that wait for nothing, or for nothing any more, and end what waits in vain."""
@@ -129,9 +153,11 @@ class Advance:
 
     def _follow(self, succeeded: Sequence[str]) -> list[str]:
         """:meth:`_move` where all have succeeded."""
-        moved, are_there_others = self._dialect.follow(self._connection, succeeded)
-        self._ready += moved
-        return self._move(succeeded) if are_there_others else []
+        followed = self._dialect.follow(self._connection, succeeded, self._process_id, self._room)
+        self._ready += followed.ready
+        self.taken += followed.taken
+        self._room = NO_ROOM
+        return self._move(succeeded) if followed.has_others else []
 
     def _move(self, ended: Sequence[str]) -> list[str]:
         """Let go on what has nothing left to wait for; returns the callbacks that will never be called."""
@@ -175,14 +201,30 @@ class Advance:
 
     def _fail_for(self, adopter: TaskRecord, bad: Sequence[str]) -> None:
         """A run that others have replaced fails as they did: its callbacks and its handle are to know of that error."""
-        failed = self._records.filter(pk__in=bad[:AT_ONCE], status=Status.FAILED, workflow=adopter.workflow_id)
-        first = failed.order_by("finished_at", "pk").first()
+        first = self._cause_of(adopter, bad)
         if first is None:
             return  # they were cancelled, and so it stays
         self._records.filter(pk=adopter.pk).update(status=Status.FAILED, reason=first.reason)
         for error in first.attempt_set.order_by("-id")[:1]:
             error.pk, error.task_id, error.attempt = None, adopter.pk, adopter.attempt
             error.save(using=self._using, force_insert=True)
+
+    def _cause_of(self, adopter: TaskRecord, bad: Sequence[str]) -> TaskRecord | None:
+        """The failure, among these, that ended what had taken a run's place."""
+        failed = self._records.filter(pk__in=bad[:AT_ONCE], status=Status.FAILED, workflow=adopter.workflow_id)
+        causes = list(failed.order_by("finished_at", "pk"))
+        if len(causes) < 2:
+            return causes[0] if causes else None
+        links = WorkflowLink.objects.using(self._using).exclude(kind=LinkKind.FAILURE)
+        way, seen = links.filter(child_id=adopter.pk, position__gte=ADOPTED), set[Any]()
+        while parents := set(way.values_list("parent_id", flat=True)) - seen:
+            for cause in causes:
+                if cause.pk in parents:
+                    return cause
+            seen |= parents
+            ended = self._records.filter(pk__in=list(parents)[:AT_ONCE], status__in=(Status.CANCELLED, Status.FAILED))
+            way = links.filter(child_id__in=ended.values("pk"))
+        return causes[0]
 
     def _hand_on(self) -> None:
         """See to it that workers hear of what has become ready, and that what has a time of its own waits for it."""

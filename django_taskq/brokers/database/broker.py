@@ -26,7 +26,7 @@ from django_taskq.brokers.database.postgresql import PostgreSQL
 from django_taskq.brokers.database.sqlite import SQLite
 from django_taskq.conflicts import persist
 from django_taskq.exceptions import EnqueueError
-from django_taskq.message import EXCHANGE, Action, Delivery, ErrorText, Message, Outcome
+from django_taskq.message import EXCHANGE, NO_ROOM, Action, Delivery, ErrorText, Message, Outcome, Room
 from django_taskq.models import TaskAttempt, TaskRecord
 from django_taskq.models.clock import aware, database_now, database_now_plus, stored
 from django_taskq.models.outbox import publication
@@ -120,17 +120,22 @@ class DatabaseBroker(Broker):
         return feed(self.using, self.dialect, claimed)
 
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        return persist(self.using, lambda: self._settle(process_id, outcomes))
+        return self.settle_and_take(process_id, outcomes, NO_ROOM)[0]
 
-    def _settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    def settle_and_take(
+        self, process_id: int, outcomes: Sequence[Outcome], room: Room
+    ) -> tuple[list[Outcome], list[Delivery]]:
+        return persist(self.using, lambda: self._settle(process_id, outcomes, room))
+
+    def _settle(self, process_id: int, outcomes: Sequence[Outcome], room: Room) -> tuple[list[Outcome], list[Delivery]]:
         steps = [outcome for outcome in outcomes if outcome.has_followers]
         if not steps:
-            return self._write_all(process_id, outcomes)
+            return self._write_all(process_id, outcomes), []
         with transaction.atomic(using=self.using, savepoint=False):
             lost = self._write_all(process_id, outcomes)
             refused = {id(outcome) for outcome in lost}
-            move_on(self, [outcome for outcome in steps if id(outcome) not in refused])
-        return lost
+            taken = move_on(self, [outcome for outcome in steps if id(outcome) not in refused], process_id, room)
+        return lost, taken
 
     def _write_all(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         successes = [outcome for outcome in outcomes if outcome.action is Action.SUCCESS and not outcome.is_recorded]

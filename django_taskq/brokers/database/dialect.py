@@ -31,11 +31,12 @@ class Finished(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What a row knows of a run whose message does not: attempt, crashes, and whether it is suspect."""
+    """What a row knows of a run whose message does not, or not any more: it may be older than the last change."""
 
     attempt: int
     crashes: int
     is_suspect: bool
+    headers: str | None
 
 
 class Dialect(StepDialect):

@@ -70,7 +70,7 @@ _CLAIM_KNOWN = """
     UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = (row->>1)::bigint, publish_after = NULL
     FROM json_array_elements(%s::json) row
     WHERE id = (row->>0)::uuid AND CASE WHEN status = 'READY' THEN TRUE ELSE FALSE END
-    RETURNING claim, attempt, crashes, is_suspect
+    RETURNING claim, attempt, crashes, is_suspect, headers
 """
 
 # The CASE hides its conditions from the planner. Seen plainly, they make it expect one row of the table (few are

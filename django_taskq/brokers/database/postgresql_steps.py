@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_taskq.brokers.database.step_dialect import (
     ALL_ENDED,
-    DOOMED,
     ONE,
     PARENT_COLUMNS,
     WORKFLOW_STATUS,
     Advanced,
+    Followed,
     Parent,
     StepDialect,
+    Taken,
     Waiting,
 )
+from django_taskq.message import Delivery, Room
 from django_taskq.steps import Link
 
 _INSERT_LINKS = """
@@ -30,19 +33,43 @@ _INSERT_LINKS = """
 # The sub-select is made an array so that no plan but the one by primary key is left, whatever the statistics say.
 _LOCK_WAITING = """
     SELECT id::text, waits_at FROM taskq_task
-    WHERE id = ANY(ARRAY(SELECT child_id FROM taskq_link WHERE parent_id = ANY(%s::uuid[]))) AND status = 'WAITING'
+    WHERE id = ANY(ARRAY(SELECT child_id FROM unnest(%s::uuid[]) AS given(id), LATERAL (
+        SELECT child_id FROM taskq_link WHERE parent_id = given.id OFFSET 0
+    ) link)) AND status = 'WAITING'
     ORDER BY id FOR UPDATE
 """
 
-# Most steps follow one other. Nobody else can be about to let them go, so there is nothing to lock or to look at.
+# Most steps follow one other. Nobody else can be about to let them go, so there is nothing to lock or to look at; and
+# what would be claimed next anyhow is claimed here: it comes before the head of its queue, which is not paused.
 _FOLLOW = f"""
-    WITH children AS MATERIALIZED (SELECT child_id FROM taskq_link WHERE parent_id = ANY(%s::uuid[])),
-    moved AS (
+    WITH children AS MATERIALIZED (
+        SELECT child_id, given.id AS followed, opens, closes, carries FROM unnest(%s::uuid[]) AS given(id), LATERAL (
+            SELECT child_id, opens, closes, carries FROM taskq_link WHERE parent_id = given.id OFFSET 0
+        ) link
+    ), chosen AS MATERIALIZED (
+        SELECT step.id AS chosen_id, row_number() OVER (ORDER BY step.priority DESC, step.id) - 1 AS place
+        FROM taskq_task step
+        WHERE step.id = ANY(ARRAY(SELECT child_id FROM children)) AND step.status = 'WAITING' AND step.waits_at = {ONE}
+            AND step.queue_name = ANY(%s::text[]) AND coalesce(step.run_after <= clock_timestamp(), TRUE)
+            AND NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = step.queue_name AND paused_at IS NOT NULL)
+            AND coalesce((
+                SELECT step.priority > head.priority OR step.priority = head.priority AND step.id < head.id
+                FROM taskq_task head WHERE head.status = 'READY' AND head.queue_name = step.queue_name
+                ORDER BY head.priority DESC, head.id LIMIT 1
+            ), TRUE)
+    ), moved AS (
         UPDATE taskq_task SET waits_at = NULL,
-            status = CASE WHEN run_after > clock_timestamp() THEN 'SCHEDULED' ELSE 'READY' END,
+            status = CASE WHEN place < %s THEN 'RUNNING' WHEN run_after > clock_timestamp() THEN 'SCHEDULED'
+                ELSE 'READY' END,
+            worker_id = CASE WHEN place < %s THEN %s END, claim = CASE WHEN place < %s THEN %s + place END,
             run_after = greatest(run_after, clock_timestamp())
-        WHERE id = ANY(ARRAY(SELECT child_id FROM children)) AND status = 'WAITING' AND waits_at = {ONE}
-        RETURNING id::text, status, queue_name, headers, workflow_id::text
+        FROM children LEFT JOIN chosen ON chosen_id = child_id
+        WHERE id = ANY(ARRAY(SELECT child_id FROM children)) AND id = child_id AND status = 'WAITING'
+            AND waits_at = {ONE}
+        RETURNING id::text, status, queue_name, headers, workflow_id::text, claim, name,
+            CASE WHEN claim IS NOT NULL THEN payload END, extract(epoch FROM expires_at)::float8,
+            extract(epoch FROM enqueued_at)::float8, extract(epoch FROM run_after)::float8, attempt, crashes,
+            is_suspect, followed::text, opens, closes, carries
     )
     SELECT (SELECT count(*) FROM children), moved.* FROM (VALUES (1)) AS one LEFT JOIN moved ON TRUE
 """
@@ -90,9 +117,19 @@ _CLOSE = f"""
     WHERE id = ANY(%s::uuid[]) AND {ALL_ENDED} RETURNING id::text, status
 """
 
-_DOOMED = DOOMED.replace("given", "SELECT id FROM unnest(%s::uuid[]) AS given(id)").replace(
-    "SELECT step.id", "SELECT step.id::text"
-)
+# OFFSET 0 keeps the planner from a join that reads all links at every turn.
+_DOOMED = """
+    WITH RECURSIVE doomed(id) AS (
+        SELECT child_id FROM unnest(%s::uuid[]) AS given(id), LATERAL (
+            SELECT child_id FROM taskq_link WHERE parent_id = given.id AND kind = 0 OFFSET 0
+        ) link
+        UNION
+        SELECT child_id FROM doomed, LATERAL (
+            SELECT child_id FROM taskq_link WHERE parent_id = doomed.id AND kind = 0 OFFSET 0
+        ) link
+    )
+    SELECT id::text FROM taskq_task WHERE id = ANY(ARRAY(SELECT id FROM doomed)) AND status = 'WAITING' ORDER BY id
+"""
 
 _PARENTS = f"""
     SELECT child_id::text, {PARENT_COLUMNS.replace("parent.id", "parent.id::text")}
@@ -108,12 +145,19 @@ class PostgreSQLSteps(StepDialect):
         with connection.cursor() as cursor:
             cursor.execute(_INSERT_LINKS, [json.dumps(links)])
 
-    def follow(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> tuple[list[Advanced], bool]:
+    def follow(
+        self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str], process_id: int, room: Room
+    ) -> Followed:
+        limit, first_claim = room.limit, room.first_claim
         with connection.cursor() as cursor:
-            cursor.execute(_FOLLOW, [list(parent_ids)])
+            cursor.execute(
+                _FOLLOW, [list(parent_ids), list(room.queue_names), limit, limit, process_id, limit, first_claim]
+            )
             rows = cursor.fetchall()
-        moved = [Advanced(*row[1:]) for row in rows if row[1] is not None]
-        return moved, rows[0][0] > len(moved)
+        moved = [row for row in rows if row[1] is not None]
+        ready = [Advanced(*row[1:6]) for row in moved if row[6] is None]
+        taken = sorted((_taken(row) for row in moved if row[6] is not None), key=_claim_of)
+        return Followed(ready, taken, rows[0][0] > len(moved))
 
     def lock_waiting(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> list[Waiting]:
         with connection.cursor() as cursor:
@@ -143,3 +187,15 @@ class PostgreSQLSteps(StepDialect):
         with connection.cursor() as cursor:
             cursor.execute(_PARENTS, [list(child_ids)])
             return [Parent(*row) for row in cursor.fetchall()]
+
+
+def _taken(row: tuple[Any, ...]) -> Taken:
+    _, id, _, queue_name, headers, workflow_id, claim, name, payload, expires_at, enqueued_at, run_after, *rest = row
+    attempt, crashes, is_suspect, parent_id, opens, closes, carries = rest
+    times = (expires_at, enqueued_at, run_after)
+    delivery = Delivery(id, claim, name, queue_name, payload, headers, *times, attempt, crashes, is_suspect)
+    return Taken(delivery, workflow_id, parent_id, opens, closes, carries)
+
+
+def _claim_of(taken: Taken) -> int:
+    return taken.delivery.claim

@@ -62,7 +62,7 @@ _CLAIM_KNOWN = """
     WHERE id = asked_id AND +status = 'READY'
 """
 _CLAIMED_KNOWN = """
-    SELECT json_group_array(json_array(claim, attempt, crashes, is_suspect)) FROM taskq_task
+    SELECT json_group_array(json_array(claim, attempt, crashes, is_suspect, headers)) FROM taskq_task
     WHERE status = 'RUNNING' AND worker_id = %s AND claim BETWEEN %s AND %s
 """
 
@@ -143,7 +143,8 @@ class SQLite(SQLiteSteps, Dialect):
             cursor.execute(_CLAIMED_KNOWN, [process_id, min(numbers), max(numbers)])
             (text,) = cursor.fetchone()
         return {
-            claim: Known(attempt, crashes, bool(is_suspect)) for claim, attempt, crashes, is_suspect in json.loads(text)
+            claim: Known(attempt, crashes, bool(is_suspect), headers)
+            for claim, attempt, crashes, is_suspect, headers in json.loads(text)
         }
 
     def finish(self, connection: BaseDatabaseWrapper, process_id: int, finished: Sequence[Finished]) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_taskq.message import Delivery, Room
 from django_taskq.steps import Link
 
 
@@ -48,6 +49,25 @@ class Advanced(NamedTuple):
     workflow_id: str
 
 
+class Taken(NamedTuple):
+    """A step that was claimed where it became ready, and the link that brings it the value of its parent."""
+
+    delivery: Delivery
+    workflow_id: str
+    parent_id: str
+    opens: int
+    closes: int
+    carries: bool
+
+
+class Followed(NamedTuple):
+    """What came of those that waited for one step alone, and whether others wait for these steps as well."""
+
+    ready: list[Advanced]
+    taken: list[Taken]
+    has_others: bool
+
+
 class StepDialect(ABC):
     """What a dialect does for steps. ``connection`` is Django's, of the calling thread, in an open transaction."""
 
@@ -55,12 +75,15 @@ class StepDialect(ABC):
     def insert_links(self, connection: BaseDatabaseWrapper, links: Sequence[Link]) -> None:
         """Insert links of workflows."""
 
-    def follow(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> tuple[list[Advanced], bool]:
-        """WAITING -> READY or SCHEDULED for what waited for one of these alone, all of which have succeeded.
+    def follow(
+        self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str], process_id: int, room: Room
+    ) -> Followed:
+        """Let go what waited for one of these alone, all of which have succeeded: WAITING -> READY or SCHEDULED.
 
-        Also whether others wait for them, which :meth:`lock_waiting` finds. It finds all, where a dialect does no more.
+        For what would be the next of its queue there may be room: it is claimed at once, RUNNING. Where a dialect does
+        no more than this, :meth:`lock_waiting` finds all.
         """
-        return [], True
+        return Followed([], [], True)
 
     @abstractmethod
     def lock_waiting(self, connection: BaseDatabaseWrapper, parent_ids: Sequence[str]) -> list[Waiting]:
@@ -91,8 +114,12 @@ class StepDialect(ABC):
         """The links of these steps with what their parents have to give, by child, in the order of the links."""
 
 
-# How a workflow ends: as its results say, or else as its steps do.
+# How a workflow ends: as it was told, as its results say, or else as its steps do.
 WORKFLOW_STATUS = """CASE
+    WHEN cancel_requested_at IS NOT NULL AND EXISTS (
+        SELECT 1 FROM taskq_task
+        WHERE workflow_id = taskq_workflow.id AND status = 'CANCELLED' AND reason <> 'NotNeeded'
+    ) THEN 'CANCELLED'
     WHEN NOT EXISTS (
         SELECT 1 FROM taskq_link WHERE child_id = taskq_workflow.id AND kind = 0
             AND coalesce((SELECT status FROM taskq_task WHERE id = taskq_link.parent_id), '') <> 'SUCCESSFUL'
