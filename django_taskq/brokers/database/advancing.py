@@ -72,6 +72,7 @@ class Advance:
         self._records = TaskRecord.objects.using(rows.using)
         self._process_id = process_id
         self._room = room
+        self._dialect.begin(self._connection)
         self._ready: list[Advanced] = []
         self.taken: list[Taken] = []
 

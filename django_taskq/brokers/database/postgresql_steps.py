@@ -46,17 +46,19 @@ _FOLLOW = f"""
         SELECT child_id, given.id AS followed, opens, closes, carries FROM unnest(%s::uuid[]) AS given(id), LATERAL (
             SELECT child_id, opens, closes, carries FROM taskq_link WHERE parent_id = given.id OFFSET 0
         ) link
+    ), heads AS MATERIALIZED (
+        SELECT served, head.priority, head.id FROM unnest(%s::text[]) AS served LEFT JOIN LATERAL (
+            SELECT priority, id FROM taskq_task WHERE status = 'READY' AND queue_name = served
+            ORDER BY priority DESC, id LIMIT 1
+        ) head ON TRUE
+        WHERE NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = served AND paused_at IS NOT NULL)
     ), chosen AS MATERIALIZED (
         SELECT step.id AS chosen_id, row_number() OVER (ORDER BY step.priority DESC, step.id) - 1 AS place
-        FROM taskq_task step
+        FROM taskq_task step JOIN heads ON served = step.queue_name
         WHERE step.id = ANY(ARRAY(SELECT child_id FROM children)) AND step.status = 'WAITING' AND step.waits_at = {ONE}
-            AND step.queue_name = ANY(%s::text[]) AND coalesce(step.run_after <= clock_timestamp(), TRUE)
-            AND NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = step.queue_name AND paused_at IS NOT NULL)
-            AND coalesce((
-                SELECT step.priority > head.priority OR step.priority = head.priority AND step.id < head.id
-                FROM taskq_task head WHERE head.status = 'READY' AND head.queue_name = step.queue_name
-                ORDER BY head.priority DESC, head.id LIMIT 1
-            ), TRUE)
+            AND coalesce(step.run_after <= clock_timestamp(), TRUE)
+            AND (heads.id IS NULL OR step.priority > heads.priority
+                OR step.priority = heads.priority AND step.id < heads.id)
     ), moved AS (
         UPDATE taskq_task SET waits_at = NULL,
             status = CASE WHEN place < %s THEN 'RUNNING' WHEN run_after > clock_timestamp() THEN 'SCHEDULED'
@@ -140,6 +142,10 @@ _PARENTS = f"""
 
 class PostgreSQLSteps(StepDialect):
     """Statements for PostgreSQL 14 and newer."""
+
+    def begin(self, connection: BaseDatabaseWrapper) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL jit = off")
 
     def insert_links(self, connection: BaseDatabaseWrapper, links: Sequence[Link]) -> None:
         with connection.cursor() as cursor:

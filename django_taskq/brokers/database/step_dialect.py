@@ -71,6 +71,13 @@ class Followed(NamedTuple):
 class StepDialect(ABC):
     """What a dialect does for steps. ``connection`` is Django's, of the calling thread, in an open transaction."""
 
+    def begin(self, connection: BaseDatabaseWrapper) -> None:
+        """Called once in a transaction that will move steps on.
+
+        What its statements cost is overestimated by far while a table is new; a database that compiles what it thinks
+        expensive would take seconds for it.
+        """
+
     @abstractmethod
     def insert_links(self, connection: BaseDatabaseWrapper, links: Sequence[Link]) -> None:
         """Insert links of workflows."""
