@@ -38,6 +38,7 @@ LONG = {
     "faults/test_sizes",
     "faults/test_slope",
     "faults/test_versions",
+    "faults/test_workflow_kills",
     "integration/test_pools",
     "integration/test_spawn",
     "integration/test_worker_limits",

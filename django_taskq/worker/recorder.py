@@ -67,8 +67,8 @@ class Recorder:
 def tell(outcome: Outcome) -> None:
     """Send the signals of one recorded outcome."""
     delivery = outcome.delivery
-    if outcome.action is Action.RELEASED:
-        return
+    if outcome.action in (Action.RELEASED, Action.REPLACED):
+        return  # it has not ended: what took its place is its result
     task = registry.find(delivery.name)
     if task is not None and task.watcher is not None:
         task.watcher.concluded(outcome)

@@ -59,7 +59,7 @@ def gives(passing: Passing) -> bool:
 
 
 def records(action: Action) -> Callable[[Passing], bool]:
-    """Calls of ``Recorder.record`` with such an outcome."""
+    """Calls of ``Recorder.record_and_take`` with such an outcome."""
     return lambda passing: any(outcome.action is action for outcome in passing.args[1])
 
 
@@ -68,7 +68,14 @@ def is_over(passing: Passing) -> bool:
     return bool(passing.args[0]._over)
 
 
+def makes_ready(passing: Passing) -> bool:
+    """Calls of ``Advance._hand_on`` with something to hand on."""
+    return bool(passing.args[0]._ready)
+
+
 WORKER, ROWS, OUTBOX = "django_taskq.worker", "django_taskq.brokers.database.broker", "django_taskq.brokers.outbox"
+ADVANCING, VERBS = "django_taskq.brokers.database.advancing", "django_taskq.brokers.database.workflow_verbs"
+RECORD = f"{WORKER}.recorder:Recorder.record_and_take"
 CHILD_POINTS = [
     Point("before-claim", f"{WORKER}.fetcher:Fetcher.fetch", "before", "child"),
     Point("taken-not-claimed", "django_taskq.brokers.intake:Intake._claim_rows", "before", "child", brokers=DEPOTS),
@@ -82,17 +89,17 @@ CHILD_POINTS = [
         "before-start-shown", f"{ROWS}:DatabaseBroker.mark_started", "before", "child", "long"
     ),
     Point(
-        "before-finish-commit", f"{WORKER}.recorder:Recorder.record", "after", "child", is_it=records(Action.SUCCESS)
+        "before-finish-commit", RECORD, "after", "child", is_it=records(Action.SUCCESS)
     ),
     Point("after-finish-commit", f"{WORKER}.courier:Courier._account_for", "before", "child", is_it=has(1)),
     Point(
         "before-drop", "django_taskq.brokers.holdings:Holdings.commit", "before", "child", is_it=is_over, brokers=DEPOTS
     ),
     Point(
-        "in-retry", f"{WORKER}.recorder:Recorder.record", "after", "child", "retries", is_it=records(Action.RETRY)
+        "in-retry", RECORD, "after", "child", "retries", is_it=records(Action.RETRY)
     ),
     Point(
-        "in-cancel", f"{WORKER}.recorder:Recorder.record", "after", "child", "expired", is_it=records(Action.CANCELLED)
+        "in-cancel", RECORD, "after", "child", "expired", is_it=records(Action.CANCELLED)
     ),
     Point(
         "before-give-back", f"{ROWS}:DatabaseBroker.release", "before", "child", "blocked",
@@ -101,6 +108,16 @@ CHILD_POINTS = [
     Point(
         "after-give-back", f"{ROWS}:DatabaseBroker.release", "after", "child", "blocked",
         is_it=gives,
+    ),
+    Point("before-advance", f"{ROWS}:move_on", "before", "child", "workflows", is_it=has(1)),
+    Point("in-advance", f"{ADVANCING}:Advance._hand_on", "before", "child", "workflows", is_it=makes_ready),
+    Point("after-advance", f"{ADVANCING}:Advance.after", "after", "child", "workflows"),
+    Point("before-next-is-published", f"{OUTBOX}:Outbox.relay", "before", "child", "workflows", brokers=DEPOTS),
+    Point("in-growth", f"{ADVANCING}:Advance.grown", "after", "child", "replaced"),
+    Point("in-workflow-start", "django_taskq.workflows:_create", "after", "child", "starts"),
+    Point(
+        "after-workflow-start", "django_taskq.brokers.sending:Sender._publish_committed", "before", "child", "starts",
+        brokers=DEPOTS,
     ),
 ]  # fmt: skip
 SUPERVISOR_POINTS = [
@@ -126,6 +143,8 @@ SUPERVISOR_POINTS = [
     Point("in-prune", "django_taskq.models.task:TaskQuerySet._raw_delete", "before", "supervisor", "old rows"),
     Point("in-schedule-tick", "django_taskq.scheduler:_write", "after", "supervisor", "schedule"),
     Point("after-schedule-tick", "django_taskq.scheduler:_decide", "after", "supervisor", "schedule", is_it=gives),
+    Point("in-look-after", f"{VERBS}:_unstall", "after", "supervisor", "stalled"),
+    Point("after-look-after", "django_taskq.maintenance:look_after_workflows", "after", "supervisor", "stalled", gives),
     Point("before-sign-off", f"{WORKER}.presence:Presence.sign_off", "before", "supervisor", "stop"),
 ]  # fmt: skip
 POINTS = [*CHILD_POINTS, *SUPERVISOR_POINTS]

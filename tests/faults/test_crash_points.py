@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_taskq.models import PeriodicTask, ScheduleTick, TaskAttempt, TaskRecord
+from django_taskq.canvas import chord
+from django_taskq.models import PeriodicTask, ScheduleTick, TaskAttempt, TaskRecord, Workflow
 from django_taskq.models.schedule import Decision
 from django_taskq.status import Status
 from tests.depots.tasks import retry_at_once
@@ -39,6 +41,8 @@ from tests.faults.crash_points import (
 )
 from tests.faults.history import History, assert_no_orphans, assert_registry_is_clean, crashes, unfinished
 from tests.faults.loads import Load, assert_empty
+from tests.testapp.fault_canvas_tasks import PLAIN, REPLACE, STEP, WRITE, made
+from tests.testapp.fault_canvas_tasks import start as start_workflow
 from tests.testapp.models import Effect
 from tests.testapp.tasks import nap, note
 from tests.unit.making import make_message
@@ -69,7 +73,7 @@ def chosen(points: list[Point], broker: str) -> list[tuple[Point, int]]:
 
 def can_be_passed(point: Point) -> bool:
     """Whether its work brings somebody there more than once."""
-    return point.work in ("runs", "long", "delayed")
+    return point.work in ("runs", "long", "delayed", "workflows")
 
 
 @dataclass(slots=True)
@@ -81,11 +85,14 @@ class Sweep:
     load: Load
     others: History
     ledger: History
+    workflows: History
     process: WorkerProcess = field(init=False)
     killed: set[int] = field(default_factory=set)
     struck: list[str] = field(default_factory=list)
     expired: int = 0
     retried: int = 0
+    started: int = 0
+    may_start_twice: set[str] = field(default_factory=set)
 
     def start(self) -> None:
         env = {
@@ -167,10 +174,42 @@ class Sweep:
                     "is_enabled": True,
                 },
             )
+        elif work in ("workflows", "replaced", "starts", "stalled"):
+            self.bring_workflow(work)
         elif work == "stop":
             self.process.wait_ready(PATIENCE)
             self.process.terminate()
         self.load.add(10 * nth)
+
+    def bring_workflow(self, work: str) -> None:
+        """A workflow whose last step must have its effect once."""
+        self.started += 1
+        key, path = f"workflow{self.started}", self.workflows.path
+        if work == "starts":
+            # If it is killed after that, its successor starts another.
+            self.may_start_twice.add(key)
+            start_workflow.enqueue(path, key)
+            return
+        how = REPLACE if work == "replaced" else PLAIN
+        first = made(STEP, key, path=path, how=how).set(countdown=3600 if work == "stalled" else 0)
+        header = [made(STEP, f"{key}/a{number}", path=path) for number in range(4)]
+        result: Any = (first | chord(header, made(WRITE, f"{key}/end", path=path))).enqueue()
+        if work == "stalled":
+            # It has ended, and whoever ended it has not moved its workflow on.
+            ended = {"status": Status.SUCCESSFUL, "started_at": timezone.now(), "finished_at": timezone.now()}
+            TaskRecord.objects.filter(workflow_id=result.id, status=Status.SCHEDULED).update(**ended, result="1")
+
+    def check_workflows(self) -> None:
+        """Each step was started again only if its process was killed, and each callback left its effect once."""
+        assert not Workflow.objects.exclude(status="SUCCESSFUL").exists()
+        callbacks = TaskRecord.objects.filter(name=WRITE)
+        assert Effect.objects.filter(name__startswith="workflow").count() == callbacks.count()
+        seen: dict[str, int] = {}
+        for line in self.workflows.lines("start"):
+            pid = seen.get(line.key)
+            is_excused = pid in self.killed or line.key.partition("/")[0] in self.may_start_twice
+            assert pid is None or is_excused, f"{line} was started again"
+            seen[line.key] = line.pid
 
     def check(self) -> None:
         """What must hold after every kill."""
@@ -181,6 +220,7 @@ class Sweep:
         cancelled.delete()
         self.expired = 0
         self.load.assert_done(killed=self.killed)
+        self.check_workflows()
         doubled = {key: count for key, count in self.ledger.counts("claim").items() if count > 1}
         assert not doubled, f"claims that started twice: {doubled}"
         doubled = {key: count for key, count in self.ledger.counts("finished").items() if count > 1}
@@ -229,7 +269,7 @@ def sweep(request: pytest.FixtureRequest, worker: Start, tmp_path: Path, broker:
     directory.mkdir()
     with at(worker, taskq) as place:
         made = Sweep(place, directory, Load(History(tmp_path / "history")), History(tmp_path / "others"),
-                     History(tmp_path / "ledger"))  # fmt: skip
+                     History(tmp_path / "ledger"), History(tmp_path / "workflows"))  # fmt: skip
         made.start()
         yield made
 

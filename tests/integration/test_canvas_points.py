@@ -60,8 +60,14 @@ def back(canvas: Any) -> Any:
 
 NAMES: dict[str, Any] = {
     **vars(canvas_tasks),
-    "chain": chain, "group": group, "chord": chord, "signature": signature, "later": later,
-    "linked": linked, "alerted": alerted, "back": back,
+    "chain": chain,
+    "group": group,
+    "chord": chord,
+    "signature": signature,
+    "later": later,
+    "linked": linked,
+    "alerted": alerted,
+    "back": back,
 }
 
 

@@ -178,6 +178,23 @@ CASES = (
         ),
     ),
     Case("F53", "a large history is pruned", ("faults/test_purge::test_a_large_history_is_pruned_under_load",)),
+    Case(
+        "F54",
+        "kills, retries, duplicates and late results in workflows",
+        (
+            "faults/test_workflows::test_random_schedules",
+            "faults/test_workflows::test_a_message_from_before_the_run_was_replaced",
+            "faults/test_workflows::test_a_success_that_is_recorded_twice",
+            "faults/test_workflows::test_what_goes_on_after_a_step_that_killed_its_processes",
+            "faults/test_workflow_joins::test_both_succeed",
+            "faults/test_workflow_joins::test_some_fail",
+            "faults/test_workflow_joins::test_within_the_tasks_own_transactions",
+            "faults/test_workflow_kills::test_kills_call_nothing_twice",
+            "faults/test_crash_points::test_a_worker_process_dies",
+            "faults/test_crash_points::test_a_supervisor_dies",
+        ),
+    ),
+    Case("F55", "a kill after each effect of a chain", ("faults/test_workflow_kills::test_a_kill_after_each_effect",)),
     Case("F57", "brokers restart again and again", ("faults/test_slope::test_nothing_grows",)),
     Case(
         "F58",

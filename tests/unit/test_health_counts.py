@@ -65,6 +65,12 @@ def test_what_was_given_back_has_not_ended() -> None:
     assert not found.series
 
 
+def test_what_others_have_replaced_has_not_ended() -> None:
+    found = Counts()
+    found.note([make_outcome(Action.REPLACED)])
+    assert not found.series
+
+
 def test_a_wait_for_a_resource_or_for_new_code_is_no_attempt() -> None:
     found = Counts()
     found.note([make_outcome(Action.RETRY, is_counted=False)])

@@ -39,6 +39,7 @@ class TestRecorder:
             (Action.CANCELLED, ["finished"]),
             (Action.RETRY, ["retried"]),
             (Action.RELEASED, []),
+            (Action.REPLACED, []),
         ],
     )
     def test_what_is_told(self, told: list[str], action: Action, signals_sent: list[str]) -> None:

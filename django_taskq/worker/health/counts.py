@@ -83,8 +83,11 @@ class Counts:
         refused = {id(outcome) for outcome in lost}
         for outcome in outcomes:
             action, delivery = outcome.action, outcome.delivery
+            # One that others have replaced is counted when it has their result.
+            if action in (Action.RELEASED, Action.REPLACED):
+                continue
             # Nor is it an attempt where a run waits for a resource or for code that knows its task.
-            if action is Action.RELEASED or (action is Action.RETRY and not outcome.is_counted):
+            if action is Action.RETRY and not outcome.is_counted:
                 continue
             series = self.of((delivery.name, delivery.queue_name))
             state = REFUSED if id(outcome) in refused else STATES[action]
