@@ -42,6 +42,7 @@ LONG = {
     "integration/test_pools",
     "integration/test_spawn",
     "integration/test_worker_limits",
+    "integration/test_workflow_places",
 }
 MISSING = pytest.StashKey[dict[str, str]]()
 WORKERS = pytest.StashKey[list[WorkerProcess]]()

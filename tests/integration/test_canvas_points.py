@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from django_taskq import TaskResult, registry, testing
+from django_taskq import TaskResult, testing
 from django_taskq.canvas import chain, chord, group
 from django_taskq.exceptions import InvalidArguments, InvalidWorkflow, ResultUnavailable, UnknownTask
 from django_taskq.models import TaskRecord
@@ -21,19 +20,10 @@ from tests.docs import pages
 from tests.testapp import canvas_tasks
 from tests.testapp.canvas_tasks import add, alert, echo, fail, say, show, silent, total
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_database]
 PAGE = pages.DOCS / "canvas.md"
 CALLBACKS = (say.name, alert.name)
 TIMEOUT = 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _only_here() -> Iterator[None]:
-    """Other modules' tests look at every registered task."""
-    ours = {name: found for name, found in registry._tasks.items() if name.startswith("canvas.")}
-    yield
-    for name in ours:
-        registry._tasks.pop(name, None)
 
 
 class later:
