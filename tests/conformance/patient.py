@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from django_taskq.brokers.mixed import MixedBroker
-from django_taskq.message import Delivery
+from django_taskq.message import Delivery, Message, Outcome
 from tests.waiting import wait_for
 
 
@@ -16,6 +16,21 @@ class PatientBroker(MixedBroker):
 
     The contract is about what is handed out, not about that moment, which a worker passes waiting at its socket.
     """
+
+    # Whether any of them may have sent something that nobody has received yet.
+    is_under_way: ClassVar[bool] = False
+
+    def enqueue(self, messages: Sequence[Message]) -> None:
+        super().enqueue(messages)
+        PatientBroker.is_under_way = True
+
+    def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        PatientBroker.is_under_way = True
+        return super().settle(process_id, outcomes)
+
+    def release(self, process_id: int, claims: Sequence[int]) -> int:
+        PatientBroker.is_under_way = True
+        return super().release(process_id, claims)
 
     def claim(self, queue_name: str, limit: int, process_id: int, first_claim: int) -> list[Delivery]:
         self._await_deliveries(queue_name)
@@ -41,8 +56,12 @@ class PatientBroker(MixedBroker):
 
         def have_come() -> bool:
             is_dry = depot.size(queue_name) == 0
-            while select.select(depot.filenos(), [], [], 0.005)[0]:
+            # A busy machine takes its time between the server and the socket.
+            patience = 0.3 if PatientBroker.is_under_way else 0.005
+            PatientBroker.is_under_way = False
+            while select.select(depot.filenos(), [], [], patience)[0]:
                 depot.queues_with_work([])  # reads what has come
+                patience = 0.005
             lines = [line for line in self._lines(queue_name) if line.prefetch]
             return is_dry or not lines or any(len(line.held) >= line.prefetch for line in lines)
 
