@@ -14,7 +14,16 @@ from django_taskq.maintenance import Death
 from django_taskq.worker import keeper
 from django_taskq.worker.keeper import Keeper
 
-DUTIES = ["settle_death", "seconds_until_due", "rescue_dead_workers", "prune", "relay", "sweep", "find_lost"]
+DUTIES = [
+    "settle_death",
+    "seconds_until_due",
+    "look_after_workflows",
+    "rescue_dead_workers",
+    "prune",
+    "relay",
+    "sweep",
+    "find_lost",
+]
 
 
 class Duties:
@@ -40,7 +49,7 @@ def duties(monkeypatch: pytest.MonkeyPatch) -> Duties:
     monkeypatch.setattr(keeper, "get_broker", lambda: broker)
     for name in ("relay", "sweep", "find_lost"):
         monkeypatch.setattr(broker, name, made.called(name))
-    for name in ("settle_death", "rescue_dead_workers", "prune"):
+    for name in ("settle_death", "look_after_workflows", "rescue_dead_workers", "prune"):
         monkeypatch.setattr(maintenance, name, made.called(name))
     monkeypatch.setattr(maintenance, "seconds_until_due", made.called("seconds_until_due", None))
     monkeypatch.setattr(maintenance, "rescue_strays", lambda: 0)
@@ -80,4 +89,4 @@ def test_without_the_database_the_look_ends(looking: Keeper, duties: Duties) -> 
     duties.failing["rescue_dead_workers"] = OperationalError("the server is gone")
     with pytest.raises(OperationalError):
         looking.look()
-    assert duties.done == ["settle_death", "seconds_until_due"]
+    assert duties.done == ["settle_death", "seconds_until_due", "look_after_workflows"]
