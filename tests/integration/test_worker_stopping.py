@@ -85,6 +85,8 @@ def test_a_second_signal_cuts_at_once(worker: Start, history: History) -> None:
     result = run_one(process, history, 30)
     process.terminate()
     wait_for(lambda: behind() == {UNTOUCHED}, 5, lambda: str(behind()))
+    # Two that are sent before the first was heard are one: signals do not queue.
+    wait_for(lambda: "stopping: " in process.log(), 10)
     process.terminate()
     before = time.monotonic()
     assert process.wait() == 4
