@@ -27,6 +27,7 @@ HEAVY = ("browser", "rabbit")
 LONG = {
     "bench/test_brokers",
     "commands/test_development",
+    "conformance/test_step_plans",
     "depots/test_gate",
     "example/test_samples",
     "faults/test_connections",

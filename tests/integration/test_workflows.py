@@ -53,7 +53,7 @@ from tests.integration.step_tasks import (
 from tests.testapp.canvas_tasks import count, echo, silent, total
 from tests.unit.making import FakeGuard
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.one_database]
 SUCCESS, FAILED, CANCELLED = "SUCCESSFUL", "FAILED ValueError", "CANCELLED UpstreamFailed"
 NOT_NEEDED = "CANCELLED NotNeeded"
 
