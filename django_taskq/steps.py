@@ -56,6 +56,8 @@ class Value(NamedTuple):
 GATHER = "django_taskq.gather"
 # From this position on stand the links to what a run has put in its place, behind its own.
 ADOPTED = 1 << 24
+# In the headers, as text, of a run that others stand in for; see Headers.adopts.
+ADOPTS = '"adopts":true'
 
 REFERENCE = "value"
 # Written by serializers.dumps, whose separators are fixed; inside a string the quotes would be escaped.

@@ -7,25 +7,26 @@ not at all. Everything may be repeated: only WAITING steps are touched.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from django.db import connections
 from django.db.models import F
 
 from django_taskq.brokers.database.dialect import Dialect
-from django_taskq.brokers.database.feeding import brought
+from django_taskq.brokers.database.feeding import brought, readable
 from django_taskq.brokers.database.step_dialect import Advanced, Taken, Waiting
 from django_taskq.message import NO_ROOM, Action, Delivery, Growth, Headers, Message, Outcome, Room
 from django_taskq.models import TaskRecord, Workflow, WorkflowLink
 from django_taskq.models.clock import database_now, database_now_plus
 from django_taskq.models.outbox import publication
 from django_taskq.status import Status
-from django_taskq.steps import ADOPTED, Link, LinkKind, workflow_of
+from django_taskq.steps import ADOPTED, ADOPTS, Link, LinkKind, workflow_of
+
+Id = TypeVar("Id")
 
 UPSTREAM_FAILED = "UpstreamFailed: a step before it did not succeed"
 # Ids in one statement of the ORM, and rows locked in one go.
 AT_ONCE = 500
-_ADOPTS = '"adopts":true'
 _TIMED = ('"countdown":', '"expires":')
 
 
@@ -95,7 +96,7 @@ class Advance:
 
     def let_go(self, ids: Sequence[str]) -> None:
         """Make ready those of these WAITING steps that have nothing to wait for."""
-        for some in _portions(ids):
+        for some in portions(ids):
             seen = self._records.filter(pk__in=some).order_by("pk").values_list("pk", "waits_at")
             moved = self._dialect.advance(self._connection, [Waiting(str(pk), place) for pk, place in seen])
             self._ready += [step for step in moved if step.status != Status.CANCELLED]
@@ -135,7 +136,7 @@ class Advance:
         self._begin(growth)
         if is_cancelled or workflow.filter(cancel_requested_at__isnull=False).exists():
             ids = [message.id for message in growth.messages]
-            for some in _portions(ids):
+            for some in portions(ids):
                 self._records.filter(pk__in=some).cancel()
             doomed = set(ids)
             self._ready = [step for step in self._ready if step.id not in doomed]
@@ -147,7 +148,7 @@ class Advance:
         self.let_go([message.id for message in growth.messages if message.id not in children])
         new = {message.id for message in growth.messages}
         older = sorted({link.parent_id for link in growth.links} - new)
-        for ids in _portions(older):
+        for ids in portions(older):
             ended = self._records.filter(pk__in=ids, finished_at__isnull=False).values_list("pk", "status")
             found = [(str(pk), status == Status.SUCCESSFUL) for pk, status in ended]
             self.after([id for id, ok in found if ok], [id for id, ok in found if not ok], ())
@@ -171,7 +172,7 @@ class Advance:
 
     def _call_back(self, bad: Sequence[str]) -> None:
         """Make ready the error callbacks of those that are FAILED."""
-        for ids in _portions(bad):
+        for ids in portions(bad):
             failed = self._records.filter(pk__in=ids, status=Status.FAILED).values("pk")
             links = WorkflowLink.objects.using(self._using).filter(parent_id__in=failed, kind=LinkKind.FAILURE)
             children = sorted(set(links.values_list("child_id", flat=True)))
@@ -190,10 +191,10 @@ class Advance:
     def _doom(self, bad: Sequence[str]) -> list[str]:
         """End what cannot succeed any more, down to the last descendant; returns their ids."""
         doomed = self._dialect.doomed(self._connection, bad) if bad else []
-        for ids in _portions(doomed):
+        for ids in portions(doomed):
             locked = self._records.filter(pk__in=ids, status=Status.WAITING).order_by("pk").select_for_update()
             chosen = self._records.filter(pk__in=list(locked.values_list("pk", flat=True)))
-            adopters = list(chosen.filter(headers__contains=_ADOPTS))
+            adopters = list(chosen.filter(headers__contains=ADOPTS))
             now = database_now(self._using)
             chosen.update(status=Status.CANCELLED, finished_at=now, reason=UPSTREAM_FAILED)
             for adopter in adopters:
@@ -236,12 +237,12 @@ class Advance:
                 self._delay(step)
         handed_on = publication(self._using)
         if handed_on:
-            for ids in _portions([step.id for step in self._ready]):
+            for ids in portions([step.id for step in self._ready]):
                 self._records.filter(pk__in=ids, status=Status.READY).update(**handed_on)
         self._dialect.wake(self._connection, sorted({step.queue_name for step in self._ready}))
 
     def _delay(self, step: Advanced) -> None:
-        headers, changes = Headers.loads(step.headers), dict[str, Any]()
+        headers, changes = readable(step.headers), dict[str, Any]()
         if headers.countdown is not None:
             changes |= {"status": Status.SCHEDULED, "run_after": database_now_plus(self._using, headers.countdown)}
         if headers.expires is not None:
@@ -250,6 +251,7 @@ class Advance:
             self._records.filter(pk=step.id).update(**changes)
 
 
-def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def portions(ids: Sequence[Id]) -> Iterator[Sequence[Id]]:
+    """So many at a time as go into one statement."""
     for start in range(0, len(ids), AT_ONCE):
         yield ids[start : start + AT_ONCE]

@@ -11,18 +11,19 @@ from django.db import connections
 from django_taskq import serializers
 from django_taskq.brokers.database.dialect import Dialect
 from django_taskq.brokers.database.step_dialect import Parent, Taken
-from django_taskq.message import Delivery, Feed, Headers
+from django_taskq.exceptions import SerializationError
+from django_taskq.message import NO_HEADERS, Delivery, Feed, Headers
 from django_taskq.models import TaskAttempt
 from django_taskq.status import Status
-from django_taskq.steps import ADOPTED, FailedStep, StepError, Value, filled, joined, workflow_of
+from django_taskq.steps import ADOPTED, ADOPTS, FailedStep, StepError, Value, filled, joined, workflow_of
 
-_FED, _ADOPTS = '"feed":"', '"adopts":true'
+_FED = '"feed":"'
 AT_ONCE = 500
 
 
 def feed(using: str, dialect: Dialect, deliveries: list[Delivery]) -> list[Delivery]:
     """These deliveries, those of steps with the values that their links bring; in one look for all of them."""
-    hungry = [d.id for d in deliveries if d.headers is not None and (_FED in d.headers or _ADOPTS in d.headers)]
+    hungry = [d.id for d in deliveries if d.headers is not None and (_FED in d.headers or ADOPTS in d.headers)]
     if not hungry:
         return deliveries
     parents: dict[str, list[Parent]] = defaultdict(list)
@@ -33,10 +34,18 @@ def feed(using: str, dialect: Dialect, deliveries: list[Delivery]) -> list[Deliv
     return [_complete(d, parents[d.id], errors) if d.id in fed else d for d in deliveries]
 
 
+def readable(headers: str | None) -> Headers:
+    """These headers, or none where they are spoilt: who runs the step says so, and fails it alone."""
+    try:
+        return Headers.loads(headers)
+    except SerializationError:
+        return NO_HEADERS
+
+
 def brought(taken: Taken, result: str | None) -> Delivery:
     """A step that was claimed in the transaction that recorded this result of its parent."""
     delivery = taken.delivery
-    how = Headers.loads(delivery.headers).feed
+    how = readable(delivery.headers).feed
     if how is None:
         return delivery
     value = Value(taken.opens, taken.closes, taken.carries, result)
@@ -51,7 +60,7 @@ def values_of(using: str, dialect: Dialect, id: str) -> list[Value]:
 
 
 def _complete(delivery: Delivery, parents: Sequence[Parent], errors: dict[str, str]) -> Delivery:
-    headers = Headers.loads(delivery.headers)
+    headers = readable(delivery.headers)
     if headers.adopts:
         own = [_value(parent, errors) for parent in parents if parent.position >= ADOPTED]
         return delivery._replace(payload=f"[[{joined(own)}],{{}}]")

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Case, Exists, F, OuterRef, Q, TextField, Value, When
 
 from django_taskq import clock
-from django_taskq.brokers.database.advancing import UPSTREAM_FAILED, Advance
+from django_taskq.brokers.database.advancing import AT_ONCE, UPSTREAM_FAILED, Advance, portions
 from django_taskq.brokers.database.broker import UNCLAIMED, DatabaseBroker, to_message
 from django_taskq.brokers.database.step_dialect import ONE
 from django_taskq.conflicts import persist
@@ -25,12 +25,9 @@ from django_taskq.models.clock import database_now, stored
 from django_taskq.models.task import TaskQuerySet
 from django_taskq.models.workflow import WorkflowStatus
 from django_taskq.status import FINAL, Status
-from django_taskq.steps import ADOPTED, Link, LinkKind
+from django_taskq.steps import ADOPTED, ADOPTS, Link, LinkKind
 
-# Rows in one statement, and locked in one go.
-AT_ONCE = 500
 NOT_NEEDED = "NotNeeded"
-_ADOPTS = '"adopts":true'
 
 
 def add(using: str, growth: Growth) -> None:
@@ -115,7 +112,7 @@ def _with_descendants(using: str, workflow_id: str, starts: set[UUID]) -> set[UU
 
 def _replaced(using: str, workflow_id: str, starts: set[UUID]) -> set[UUID]:
     """The runs that have put others in their place of which one of ``starts`` is, or comes before, one."""
-    adopters = set(_steps(using, workflow_id).filter(headers__contains=_ADOPTS).values_list("pk", flat=True))
+    adopters = set(_steps(using, workflow_id).filter(headers__contains=ADOPTS).values_list("pk", flat=True))
     if not adopters:
         return set()
     reached = _with_descendants(using, workflow_id, starts)
@@ -137,7 +134,7 @@ def _restart(
             raise ResultNotFound(f"no workflow has the id {workflow_id}")
         ids = [pk for pk in steps.order_by("pk").values_list("pk", flat=True) if only is None or pk in only]
         kept = _replaced(using, workflow_id, starts)
-        for some in _portions(ids):
+        for some in portions(ids):
             _reset(using, some, kept)
             _look_again(using, some)
         advance = Advance(DatabaseBroker(using))
@@ -151,7 +148,7 @@ def _restart(
 def _reset(using: str, ids: Sequence[UUID], kept: set[UUID]) -> None:
     """``kept`` are those that wait for what is in their place: that is run again. The others run themselves."""
     chosen = _records(using).filter(pk__in=ids)
-    for row in chosen.filter(headers__contains=_ADOPTS).exclude(pk__in=kept.intersection(ids)):
+    for row in chosen.filter(headers__contains=ADOPTS).exclude(pk__in=kept.intersection(ids)):
         # What had taken its place stays as history.
         WorkflowLink.objects.using(using).filter(child_id=row.pk, position__gte=ADOPTED).delete()
         _records(using).filter(pk=row.pk).update(headers=row.headers_read._replace(adopts=None).dumps())
@@ -180,17 +177,14 @@ def rerun(using: str, workflow_id: str) -> tuple[str, str, int]:
     planned = _steps(using, workflow_id).exclude(headers__contains='"grown":true').order_by("pk")
     steps = list(planned.values_list("pk", flat=True))
     new_id, *fresh = new_ids(len(steps) + 1)
-    ids = {
-        workflow_id: new_id,
-        **{str(pk): id for pk, id in zip(planned.values_list("pk", flat=True), fresh, strict=True)},
-    }
+    ids = {workflow_id: new_id} | {str(pk): id for pk, id in zip(steps, fresh, strict=True)}
     with transaction.atomic(using=using):
         Workflow.objects.using(using).create(
             id=new_id, name=old.name, size=len(fresh), constant=old.constant, enqueued_at=stored(now)
         )
-        for some in _portions(steps):
+        for some in portions(steps):
             rows.insert([_copy(row, ids, now) for row in _records(using).filter(pk__in=some).order_by("pk")])
-        for links in _portions(list(_copied_links(using, workflow_id, ids))):
+        for links in portions(list(_copied_links(using, workflow_id, ids))):
             rows.link(links)
         advance = Advance(rows)
         advance.let_go(fresh)
@@ -228,10 +222,14 @@ def look_after(using: str) -> int:
     unfinished = Workflow.objects.using(using).unfinished()
     if not unfinished.exists():  # as once a second in an idle worker
         return 0
-    for id in unfinished.filter(expires_at__lte=database_now(using), cancel_requested_at=None).values_list(
-        "pk", flat=True
-    ):
-        cancel(using, str(id), "TaskExpired: the workflow was to end before")
+    overdue = unfinished.filter(expires_at__lte=database_now(using), cancel_requested_at=None)
+    for id in list(overdue.values_list("pk", flat=True)):
+        cancel(using, str(id), "TaskExpired: its workflow was to have ended by now")
+    # Steps are cancelled some at a time: whoever did so may have been killed half-way.
+    untold = _records(using).filter(workflow_id=OuterRef("pk"), cancel_requested_at=None).exclude(status__in=FINAL)
+    halfway = unfinished.filter(Exists(untold), cancel_requested_at__isnull=False)
+    for id, reason in list(halfway.values_list("pk", "reason")):
+        cancel(using, str(id), reason)
     moving = _records(using).filter(
         workflow_id=OuterRef("pk"), status__in=(Status.READY, Status.SCHEDULED, Status.RUNNING)
     )
@@ -240,7 +238,7 @@ def look_after(using: str) -> int:
         _transact(using, partial(_unstall, using, str(id)))
     running = unfinished.exclude(pk__in=stalled).values("pk")
     bad = _in_vain(using, running)
-    for some in _portions(bad):
+    for some in portions(bad):
         _transact(using, partial(_move_on, using, some))
     return len(stalled) + len(bad)
 
@@ -341,8 +339,3 @@ def _links(using: str, workflow_id: str) -> Any:
     """All links between its steps, and from these to its results."""
     steps = _steps(using, workflow_id).values("pk")
     return WorkflowLink.objects.using(using).filter(parent_id__in=steps).order_by("child_id", "position")
-
-
-def _portions(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), AT_ONCE):
-        yield items[start : start + AT_ONCE]
