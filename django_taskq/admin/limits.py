@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy
 
 from django_taskq import conf, control, registry
 from django_taskq.admin import words
+from django_taskq.admin.looking import OnlyLookedAt
 from django_taskq.models import TaskLimits
 from django_taskq.options import TaskOptions
 
@@ -75,17 +76,8 @@ class LimitsForm(forms.Form):
         return value
 
 
-class TaskLimitsAdmin(LimitsModelAdmin):
+class TaskLimitsAdmin(OnlyLookedAt, LimitsModelAdmin):
     """One page for all tasks whose limits were set, with the form to set them below."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: TaskLimits | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: TaskLimits | None = None) -> bool:
-        return False
 
     def has_set_permission(self, request: HttpRequest) -> bool:
         """Whether this user may set and clear limits."""

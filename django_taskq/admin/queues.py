@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from django_taskq import client, conf, control
 from django_taskq.admin import words
+from django_taskq.admin.looking import OnlyLookedAt
 from django_taskq.models import Queue
 
 if TYPE_CHECKING:
@@ -25,17 +26,8 @@ else:
 MOST_REASON = 500
 
 
-class QueueAdmin(QueueModelAdmin):
+class QueueAdmin(OnlyLookedAt, QueueModelAdmin):
     """One page for all queues: those that are known, and those that were paused and are not known any more."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Queue | None = None) -> bool:
-        return False
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         """Whether this user may pause and resume."""

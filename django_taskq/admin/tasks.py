@@ -19,6 +19,7 @@ from django_taskq.admin.actions import CONFIRMED
 from django_taskq.admin.dead_letters import DeadLetterPages
 from django_taskq.admin.detail import detail_context
 from django_taskq.admin.listing import LOOKUPS, QueueFilter, StatusFilter, TaskChangeList, TaskFilter, search
+from django_taskq.admin.looking import OnlyLookedAt
 from django_taskq.admin.verbs import VERBS
 from django_taskq.models import TaskRecord
 from django_taskq.models.task import TaskQuerySet
@@ -30,7 +31,7 @@ _LISTED = (
 )  # fmt: skip
 
 
-class TaskRecordAdmin(DeadLetterPages):
+class TaskRecordAdmin(OnlyLookedAt, DeadLetterPages):
     """The runs."""
 
     list_display = [
@@ -82,12 +83,6 @@ class TaskRecordAdmin(DeadLetterPages):
         listed = queryset.only(*_LISTED)
         term = search_term.strip()
         return (search(listed, term) if term else listed), False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: TaskRecord | None = None) -> bool:
-        return False
 
     def has_delete_permission(self, request: HttpRequest, obj: TaskRecord | None = None) -> bool:
         return self.may(request, VERBS["delete"]) and (obj is None or VERBS["delete"].allows(obj))

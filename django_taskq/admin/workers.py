@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy
 
 from django_taskq import conf
 from django_taskq.admin import words
+from django_taskq.admin.looking import OnlyLookedAt
 from django_taskq.models import CommandReply, TaskRecord, Worker, WorkerProcess
 from django_taskq.models.clock import database_now
 from django_taskq.models.worker import WorkerQuerySet
@@ -64,7 +65,7 @@ class StateFilter(SimpleListFilter):
         return queryset.online() if value == "online" else queryset.lapsed()
 
 
-class WorkerAdmin(WorkerModelAdmin):
+class WorkerAdmin(OnlyLookedAt, WorkerModelAdmin):
     """The registry of workers."""
 
     list_display = ["state", "host", "pid_shown", "queues_shown", "size", "version_shown", "started", "heartbeat"]
@@ -93,15 +94,6 @@ class WorkerAdmin(WorkerModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         return lookup == "state"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Worker | None = None) -> bool:
-        return False
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None

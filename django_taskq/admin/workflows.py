@@ -19,6 +19,7 @@ from django.utils.translation import gettext_lazy
 from django_taskq import conf
 from django_taskq.admin import words, workflow_words
 from django_taskq.admin.actions import CONFIRMED
+from django_taskq.admin.looking import OnlyLookedAt
 from django_taskq.admin.workflow_detail import TABS, workflow_context
 from django_taskq.admin.workflow_list import WorkflowChangeList, WorkflowStatusFilter, search
 from django_taskq.admin.workflow_verbs import FROM_STEP, WORKFLOW_VERBS, WorkflowVerb
@@ -33,7 +34,7 @@ else:
     WorkflowModelAdmin = admin.ModelAdmin
 
 
-class WorkflowAdmin(WorkflowModelAdmin):
+class WorkflowAdmin(OnlyLookedAt, WorkflowModelAdmin):
     """The workflows. Nothing can be added or edited."""
 
     list_display = ["status_shown", "workflow", "progress", "started", "finished", "took"]
@@ -71,15 +72,6 @@ class WorkflowAdmin(WorkflowModelAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
         term = search_term.strip()
         return (search(queryset, term) if term else queryset), False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Workflow | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Workflow | None = None) -> bool:
-        return False
 
     def may(self, request: HttpRequest, verb: WorkflowVerb) -> bool:
         """Whether this user may use the verb on workflows that they may see."""
