@@ -48,7 +48,7 @@ AT_ONCE = 100
 MOST_REPLY = 1 << 18  # characters
 # Numbers are given out before commits, so a lower one may show later: it is looked for so long, and so many of them.
 GAP_SECONDS, MOST_GAPS = 10.0, 500
-PAUSED = "paused"  # a reason for which the gate closes queues
+PAUSED = "paused"  # a reason for which the shutter closes queues
 QUEUES_CHANGE = ("add_consumer", "cancel_consumer")
 STORED = ("pause_queue", "resume_queue", "set_time_limits")
 
@@ -115,7 +115,7 @@ class Commands(Service):
         """Close the paused queues, and pass on the limits that have changed."""
         using = conf.get_settings().database
         paused = Queue.objects.using(using).paused().values_list("name", flat=True)
-        self._boss.gate.set(PAUSED, set(paused))
+        self._boss.shutter.set(PAUSED, set(paused))
         rows = TaskLimits.objects.using(using).values_list("task_name", "soft_time_limit", "time_limit")
         found = {name: Limits(soft, hard) for name, soft, hard in rows}
         with self._lock:

@@ -79,7 +79,7 @@ class Fetcher:
         self._choose = choose
         self._turn = 0
         self.next_claim = 1
-        # What the supervisor has closed for now (worker/gate.py).
+        # What the supervisor has closed for now (worker/shutter.py).
         self.closed: frozenset[str] = frozenset()
         self.is_quiet = False
         # What the courier leaves alone for a moment (worker/lane.py).

@@ -12,8 +12,8 @@ from django.db.models import Q
 from django_taskq import __version__, conf_shown, maintenance, registry
 from django_taskq.models import TaskRecord
 from django_taskq.models.task import TaskQuerySet
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.options import WorkerOptions
+from django_taskq.worker.shutter import Shutter
 from django_taskq.worker.state import snapshot
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Subject(Protocol):
     """What is asked of the supervisor."""
 
     crew: Crew
-    gate: Gate
+    shutter: Shutter
     options: WorkerOptions
 
 
@@ -72,14 +72,14 @@ def reserved(crew: Crew) -> list[dict[str, Any]]:
 
 def stats(subject: Subject) -> dict[str, Any]:
     """Size, queues, what is closed and why, and each process."""
-    options, gate = subject.options, subject.gate
+    options, shutter = subject.options, subject.shutter
     return {
         **ping(),
         "queues": options.served,
         "threads": options.threads,
         "autoscale": list(options.autoscale) if options.autoscale else None,
-        "is_quiet": gate.is_quiet,
-        "closed": {reason: sorted(names) for reason, names in gate.reasons.items()},
+        "is_quiet": shutter.is_quiet,
+        "closed": {reason: sorted(names) for reason, names in shutter.reasons.items()},
         **snapshot(subject.crew),
     }
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django_taskq.conf_brokers import LoadLimit
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.service import Service
+from django_taskq.worker.shutter import Shutter
 
 logger = logging.getLogger("django_taskq")
 
-LOAD = "load"  # the gate's reason
+LOAD = "load"  # the shutter's reason
 SAMPLE_INTERVAL = 1.0  # seconds
 SMOOTHING = 0.5  # how much of its mean a new sample of the CPU makes up: a peak of a second is no load
 REOPEN = 0.9  # of the limit: what has just fallen below it would be above it again with the next run
@@ -123,16 +123,16 @@ def closed_by(limits: Mapping[str, LoadLimit], reading: Reading, closed: frozens
 
 
 class LoadWatch(Service):
-    """Closes and opens the gate of queues that have limits."""
+    """Closes and opens the shutter of queues that have limits."""
 
     name = "load watch"
 
     def __init__(
-        self, gate: Gate, limits: Callable[[], Mapping[str, LoadLimit]], read: Callable[[], Reading] | None = None
+        self, shutter: Shutter, limits: Callable[[], Mapping[str, LoadLimit]], read: Callable[[], Reading] | None = None
     ) -> None:
         """``limits`` are asked for each time, because they may be changed; ``read`` is a meter's unless it is given."""
         super().__init__()
-        self._gate = gate
+        self._shutter = shutter
         self._limits = limits
         self._read = read or Meter().read
         self._cpu: float | None = None
@@ -148,7 +148,7 @@ class LoadWatch(Service):
             if names:
                 logger.info("%s: %s (%s)", ", ".join(sorted(names)), what, _shown(reading))
         self._closed = closed
-        self._gate.set(LOAD, closed)
+        self._shutter.set(LOAD, closed)
         return SAMPLE_INTERVAL
 
 

@@ -10,21 +10,21 @@ from django_taskq.conf_workers import Autoscale
 from django_taskq.exceptions import InvalidCommand, UnknownQueue
 from django_taskq.worker import inspecting, stacks
 from django_taskq.worker.fetcher import QueueOrder
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.options import WorkerOptions
 from django_taskq.worker.orders import DUMP, Order
+from django_taskq.worker.shutter import Shutter
 
 if TYPE_CHECKING:
     from django_taskq.worker.crew import Crew
 
-CANCELLED = "cancelled"  # a reason for which the gate closes queues
+CANCELLED = "cancelled"  # a reason for which the shutter closes queues
 
 
 class Boss(Protocol):
     """What is asked of the supervisor; from any thread."""
 
     crew: Crew
-    gate: Gate
+    shutter: Shutter
     options: WorkerOptions
 
     def call(self, function: Callable[[], object]) -> None: ...
@@ -98,12 +98,12 @@ def _add(boss: Boss, queue_name: str) -> None:
         # Among weights it gets the least; in strict order it comes last.
         names, weights = (*order.names, queue_name), None if weights is None else (*weights, 1)
         boss.exchange(order=QueueOrder(names, weights, order.rotate))
-    closed = boss.gate.reasons.get(CANCELLED, frozenset())
-    boss.gate.set(CANCELLED, closed - {queue_name})
+    closed = boss.shutter.reasons.get(CANCELLED, frozenset())
+    boss.shutter.set(CANCELLED, closed - {queue_name})
 
 
 def _cancel(boss: Boss, queue_name: str) -> None:
     if queue_name not in boss.options.order.names:
         raise InvalidCommand(f"this worker does not serve the queue {queue_name!r}: it serves {boss.options.served}")
-    closed = boss.gate.reasons.get(CANCELLED, frozenset())
-    boss.gate.set(CANCELLED, closed | {queue_name})
+    closed = boss.shutter.reasons.get(CANCELLED, frozenset())
+    boss.shutter.set(CANCELLED, closed | {queue_name})

@@ -24,10 +24,10 @@ from django_taskq.exceptions import DepotError
 from django_taskq.models.clock import database_now
 from django_taskq.status import Status
 from django_taskq.worker.child import Child
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.load import Meter, Reading
 from django_taskq.worker.options import WorkerOptions
 from django_taskq.worker.service import Service
+from django_taskq.worker.shutter import Shutter
 
 logger = logging.getLogger("django_taskq")
 
@@ -122,7 +122,7 @@ class Scaling(Service):
         self,
         options: Callable[[], WorkerOptions],
         children: Callable[[], Sequence[Child]],
-        gate: Gate,
+        shutter: Shutter,
         ask_for: Callable[[int], None],
         read: Callable[[], Reading] | None = None,
     ) -> None:
@@ -130,7 +130,7 @@ class Scaling(Service):
         super().__init__()
         self._options = options
         self._children = children
-        self._gate = gate
+        self._shutter = shutter
         self._ask_for = ask_for
         self._read = read
         self._lull: Lull | None = None
@@ -139,7 +139,7 @@ class Scaling(Service):
     def work(self) -> float:
         options = self._options()
         census = Census.take(self._children())
-        if options.autoscale is None or self._gate.is_quiet or census.is_starting or not census.slots:
+        if options.autoscale is None or self._shutter.is_quiet or census.is_starting or not census.slots:
             return LOOK_INTERVAL
         facts = self._facts(options, census)
         settings = conf.get_settings()
@@ -154,7 +154,7 @@ class Scaling(Service):
         if self._read is None:
             self._read = Meter().read
         reading = self._read()
-        names = [name for name in options.order.names if name not in self._gate.closed]
+        names = [name for name in options.order.names if name not in self._shutter.closed]
         # Who is idle has just looked: nothing waits, and the database is left in peace.
         due, latency = (0, 0.0) if census.is_anyone_idle or not names else backlog(names)
         bounds = options.autoscale or (options.processes, options.processes)

@@ -23,9 +23,9 @@ class Bench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.processes = [process()]
         self.degraded: dict[str, str] = {}
-        self.gate = SimpleNamespace(is_quiet=False, closed=frozenset())
+        self.shutter = SimpleNamespace(is_quiet=False, closed=frozenset())
         self.condition = FINE
-        watched: Any = SimpleNamespace(crew=None, gate=self.gate)
+        watched: Any = SimpleNamespace(crew=None, shutter=self.shutter)
         monkeypatch.setattr(station, "snapshot", self._snapshot)
         self.station = Station(HealthOptions(), watched)
         self._watched = watched
@@ -94,7 +94,7 @@ def test_not_ready_and_alive(bench: Bench, change: dict[str, bool], reason: str)
 def test_what_it_cannot_use_is_named(bench: Bench) -> None:
     bench.degraded = {"pool": "no\x1b answer"}
     bench.station._asking.down = {"bulk": "BrokerUnavailable"}
-    bench.gate.is_quiet = True
+    bench.shutter.is_quiet = True
     bench.look()
     assert bench.ask("readyz") == (
         503,

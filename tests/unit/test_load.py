@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from django_taskq.conf_brokers import LoadLimit
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.load import LOAD, LoadWatch, Meter, Reading, closed_by
+from django_taskq.worker.shutter import Shutter
 
 LIMITS = {"bulk": LoadLimit(cpu=80.0, memory=90.0), "mail": LoadLimit(memory=95.0)}
 
@@ -112,24 +112,24 @@ class TestThresholds:
         assert closed_by(LIMITS, Reading(cpu, memory), frozenset(closed)) == expected
 
 
-def test_the_watch_closes_the_gate_and_opens_it_again() -> None:
+def test_the_watch_closes_the_shutter_and_opens_it_again() -> None:
     readings = iter([Reading(cpu, 10.0) for cpu in (50.0, 100.0, 100.0, 20.0, 20.0)])
-    gate = Gate(lambda order: None)
-    watch = LoadWatch(gate, lambda: LIMITS, lambda: next(readings))
+    shutter = Shutter(lambda order: None)
+    watch = LoadWatch(shutter, lambda: LIMITS, lambda: next(readings))
     seen = []
     for _ in range(5):
         watch.work()
-        seen.append(sorted(gate.reasons.get(LOAD, ())))
+        seen.append(sorted(shutter.reasons.get(LOAD, ())))
     # Smoothed: 50, 75, 87.5, 53.75, 36.9
     assert seen == [[], [], ["bulk"], [], []]
 
 
-def test_limits_that_are_taken_away_open_the_gate() -> None:
+def test_limits_that_are_taken_away_open_the_shutter() -> None:
     limits = dict(LIMITS)
-    gate = Gate(lambda order: None)
-    watch = LoadWatch(gate, lambda: limits, lambda: Reading(100.0, 10.0))
+    shutter = Shutter(lambda order: None)
+    watch = LoadWatch(shutter, lambda: limits, lambda: Reading(100.0, 10.0))
     watch.work()
-    assert gate.closed == {"bulk"}
+    assert shutter.closed == {"bulk"}
     limits.clear()
     watch.work()
-    assert gate.closed == frozenset()
+    assert shutter.closed == frozenset()

@@ -11,10 +11,10 @@ from django.test import override_settings
 from django_taskq.conf_workers import Autoscale
 from django_taskq.worker import scaling
 from django_taskq.worker.fetcher import QueueOrder
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.load import Reading
 from django_taskq.worker.options import WorkerOptions
 from django_taskq.worker.scaling import Census, Facts, Lull, Scaling, needed, settle
+from django_taskq.worker.shutter import Shutter
 
 IDLE = Facts(2, 2, 0, 0, 0.0, 10.0, 10.0, 1, 8)
 
@@ -121,7 +121,7 @@ class Bench:
         self.children = list(children)
         self.asked: list[int] = []
         self.looks: list[list[str]] = []
-        self.gate = Gate(lambda order: None)
+        self.shutter = Shutter(lambda order: None)
         self.options = WorkerOptions(
             QueueOrder(("mail", "bulk")), processes=2, threads=1, grace=1.0, autoscale=Autoscale(1, 8)
         )
@@ -129,7 +129,7 @@ class Bench:
         self.service = Scaling(
             lambda: self.options,
             lambda: self.children,  # type: ignore[arg-type, return-value]
-            self.gate,
+            self.shutter,
             self.asked.append,
             lambda: Reading(10.0, 10.0),
         )
@@ -157,7 +157,7 @@ class TestTheService:
         if hindrance == "starting":
             bench.children.append(FakeChild(0, is_up=False))
         elif hindrance == "quiet":
-            bench.gate.set_quiet(True)
+            bench.shutter.set_quiet(True)
         elif hindrance == "off":
             bench.options = replace(bench.options, autoscale=None)
         bench.children[0].table.slots = 0 if hindrance == "buried" else 1
@@ -166,10 +166,10 @@ class TestTheService:
 
     def test_closed_queues_are_no_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
         bench = Bench(monkeypatch, FakeChild(), FakeChild())
-        bench.gate.set("paused", ["mail"])
+        bench.shutter.set("paused", ["mail"])
         bench.service.work()
         assert bench.looks == [["bulk"]]
-        bench.gate.set("paused", ["mail", "bulk"])
+        bench.shutter.set("paused", ["mail", "bulk"])
         bench.service.work()
         assert len(bench.looks) == 1
 

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, Protocol
 
 from django_taskq.conf_health import HealthOptions
 from django_taskq.worker.crew import Crew
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.health import exposition, families
 from django_taskq.worker.health.asking import Asking
 from django_taskq.worker.health.http import HttpServer, Request, Response, listen
 from django_taskq.worker.health.progress import Progress
 from django_taskq.worker.health.totals import Totals
 from django_taskq.worker.service import Service
+from django_taskq.worker.shutter import Shutter
 from django_taskq.worker.state import snapshot
 
 logger = logging.getLogger("django_taskq")
@@ -52,7 +52,7 @@ class Watched(Protocol):
     """What is looked at: a supervisor, from another thread."""
 
     crew: Crew
-    gate: Gate
+    shutter: Shutter
 
     @property
     def condition(self) -> Condition:
@@ -152,8 +152,8 @@ class Station(Service):
         return [] if probe == "startupz" else self._unready()
 
     def _is_fetched(self, queue_name: str) -> bool:
-        gate = self._watched.gate
-        return not gate.is_quiet and queue_name not in gate.closed
+        shutter = self._watched.shutter
+        return not shutter.is_quiet and queue_name not in shutter.closed
 
     def _stalls(self) -> list[str]:
         if not self._watched.condition.is_steady:
@@ -166,7 +166,7 @@ class Station(Service):
         found += [f"broker {alias} does not answer: {why}" for alias, why in sorted(self._asking.down.items())]
         if condition.is_stopping:
             found.append("the worker is stopping")
-        if self._watched.gate.is_quiet:
+        if self._watched.shutter.is_quiet:
             found.append("the worker is quiet")
         if not condition.has_heartbeat:
             found.append("the database does not answer")

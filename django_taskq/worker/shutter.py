@@ -1,4 +1,4 @@
-"""The gate: what a worker fetches nothing from for now, and why. Its processes are told whenever that changes."""
+"""The shutter: what a worker fetches nothing from for now, and why. Its processes are told whenever that changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django_taskq.worker.orders import QUEUES, QUIET, WORK, Order
 Tell = Callable[[Order], None]
 
 
-class Gate:
+class Shutter:
     """Closed queues by reason: one may be closed for several, and is open when none is left. For any thread."""
 
     def __init__(self, tell: Tell) -> None:

@@ -1,12 +1,12 @@
-"""The gate: what is closed and why, and who is told when."""
+"""The shutter: what is closed and why, and who is told when."""
 
 from __future__ import annotations
 
 import json
 import threading
 
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.orders import QUEUES, QUIET, WORK, Order, Reader
+from django_taskq.worker.shutter import Shutter
 
 
 class Crew:
@@ -14,7 +14,7 @@ class Crew:
 
     def __init__(self) -> None:
         self.told: list[Order] = []
-        self.gate = Gate(self.told.append)
+        self.shutter = Shutter(self.told.append)
 
     def closed(self) -> list[str]:
         """As the last order says."""
@@ -23,53 +23,53 @@ class Crew:
 
 def test_a_queue_is_open_when_no_reason_is_left() -> None:
     crew = Crew()
-    crew.gate.set("paused", ["mail", "bulk"])
-    crew.gate.set("load", ["bulk"])
-    assert crew.gate.closed == {"mail", "bulk"}
-    crew.gate.set("paused", [])
-    assert crew.gate.closed == {"bulk"}
-    assert crew.gate.reasons == {"load": {"bulk"}}
-    crew.gate.set("load", [])
-    assert crew.gate.closed == frozenset()
-    assert crew.gate.reasons == {}
+    crew.shutter.set("paused", ["mail", "bulk"])
+    crew.shutter.set("load", ["bulk"])
+    assert crew.shutter.closed == {"mail", "bulk"}
+    crew.shutter.set("paused", [])
+    assert crew.shutter.closed == {"bulk"}
+    assert crew.shutter.reasons == {"load": {"bulk"}}
+    crew.shutter.set("load", [])
+    assert crew.shutter.closed == frozenset()
+    assert crew.shutter.reasons == {}
 
 
 def test_everybody_is_told_when_it_changes_and_only_then() -> None:
     crew = Crew()
-    crew.gate.set("load", [])
+    crew.shutter.set("load", [])
     assert crew.told == []
-    crew.gate.set("paused", ["mail", "bulk"])
+    crew.shutter.set("paused", ["mail", "bulk"])
     assert crew.closed() == ["bulk", "mail"]
-    crew.gate.set("load", ["bulk"])  # closed already
+    crew.shutter.set("load", ["bulk"])  # closed already
     assert len(crew.told) == 1
-    crew.gate.set("paused", [])
+    crew.shutter.set("paused", [])
     assert crew.closed() == ["bulk"]
-    crew.gate.set("load", [])
+    crew.shutter.set("load", [])
     assert crew.closed() == []
 
 
 def test_quiet_is_told_once() -> None:
     crew = Crew()
     for is_quiet in (False, True, True, False, False):
-        crew.gate.set_quiet(is_quiet)
+        crew.shutter.set_quiet(is_quiet)
     assert crew.told == [Order(QUIET), Order(WORK)]
 
 
 def test_who_is_new_is_told_what_holds() -> None:
     crew = Crew()
     told: list[Order] = []
-    crew.gate.brief(told.append)
+    crew.shutter.brief(told.append)
     assert told == []
-    crew.gate.set("paused", ["mail"])
-    crew.gate.set_quiet(True)
-    crew.gate.brief(told.append)
+    crew.shutter.set("paused", ["mail"])
+    crew.shutter.set_quiet(True)
+    crew.shutter.brief(told.append)
     assert told == [Order(QUEUES, '["mail"]'), Order(QUIET)]
 
 
 def test_who_is_new_hears_a_change_after_what_it_replaces() -> None:
-    # Given a new one that is being told at the moment when the gate opens again
+    # Given a new one that is being told at the moment when the shutter opens again
     crew = Crew()
-    crew.gate.set("paused", ["mail"])
+    crew.shutter.set("paused", ["mail"])
     crew.told.clear()
     begun, may_end = threading.Event(), threading.Event()
 
@@ -78,8 +78,8 @@ def test_who_is_new_hears_a_change_after_what_it_replaces() -> None:
         may_end.wait(10)
         crew.told.append(order)
 
-    briefing = threading.Thread(target=crew.gate.brief, args=(tell,))
-    opening = threading.Thread(target=crew.gate.set, args=("paused", []))
+    briefing = threading.Thread(target=crew.shutter.brief, args=(tell,))
+    opening = threading.Thread(target=crew.shutter.set, args=("paused", []))
     briefing.start()
     assert begun.wait(10)
     opening.start()
