@@ -27,7 +27,6 @@ from django_taskq.worker.child import Child
 from django_taskq.worker.commands import Commands, newest_command
 from django_taskq.worker.crew import Crew
 from django_taskq.worker.doorbell import make_doorbells
-from django_taskq.worker.gate import Gate
 from django_taskq.worker.health.station import Condition, open_station
 from django_taskq.worker.keeper import Keeper
 from django_taskq.worker.load import LOAD, LoadWatch
@@ -37,6 +36,7 @@ from django_taskq.worker.requests import Requests
 from django_taskq.worker.scaling import Scaling
 from django_taskq.worker.scheduling import Scheduling
 from django_taskq.worker.service import Service
+from django_taskq.worker.shutter import Shutter
 
 logger = logging.getLogger("django_taskq")
 
@@ -51,7 +51,7 @@ class Supervisor:
 
     def __init__(self, options: WorkerOptions, *, on_ready: Callable[[Worker], None] = lambda worker: None) -> None:
         self.options = options
-        self.gate = Gate(lambda order: self.crew.tell(order))
+        self.shutter = Shutter(lambda order: self.crew.tell(order))
         self.crew: Crew
         self._on_ready = on_ready
         self._requests = Requests()
@@ -118,7 +118,7 @@ class Supervisor:
     @property
     def _left_out(self) -> frozenset[str]:
         """The queues that it was told to serve no more."""
-        return self.gate.reasons.get(CANCELLED, frozenset())
+        return self.shutter.reasons.get(CANCELLED, frozenset())
 
     @property
     def condition(self) -> Condition:
@@ -148,11 +148,11 @@ class Supervisor:
         self._commands = Commands(self, self._worker.pk, last_command)
         self._doorbells = make_doorbells(self._ring, self._note, options.order.names, self._wanted)
         self._scheduling = Scheduling() if options.has_scheduler else None
-        self._load_watch = LoadWatch(self.gate, lambda: self.options.load_limits)
+        self._load_watch = LoadWatch(self.shutter, lambda: self.options.load_limits)
         self._scaling = Scaling(
             lambda: self.options,
             lambda: list(self.crew.children),
-            self.gate,
+            self.shutter,
             lambda number: self.reshape(processes=number),
         )
         # Before the first child, so that what a predecessor held runs again at once; and with --burst what is due now,
@@ -211,14 +211,15 @@ class Supervisor:
             if not announced and self.crew.is_up:
                 announced = True
                 self._on_ready(self._worker)
-            if self.options.burst and not self._is_stopping and self._is_dry():
+            # Whoever has only just started may find nothing before the next line is reached: first it is announced.
+            if self.options.burst and announced and not self._is_stopping and self._is_dry():
                 self._stop()
             if self._is_stopping and now >= self._kill_at:
                 self._cut()
 
     def _is_dry(self) -> bool:
         """Whether nothing is left that could run now; what the load of this host keeps from it still could."""
-        return self.crew.is_dry and LOAD not in self.gate.reasons
+        return self.crew.is_dry and LOAD not in self.shutter.reasons
 
     def _wait(self) -> set[Any]:
         """Until something happens or it is time to look; returns the sentinels of processes that have ended."""
@@ -238,10 +239,10 @@ class Supervisor:
 
     def _wanted(self) -> set[str]:
         """Of which queues somebody idle would fetch now."""
-        return set() if self.gate.is_quiet else self.crew.idle_queues - self.gate.closed
+        return set() if self.shutter.is_quiet else self.crew.idle_queues - self.shutter.closed
 
     def _brief(self, child: Child) -> None:
-        self.gate.brief(child.order)
+        self.shutter.brief(child.order)
         self._commands.brief(child.order)
 
     # Signals and stopping.
@@ -280,9 +281,9 @@ class Supervisor:
         self.crew.close()
 
     def _set_quiet(self, is_quiet: bool) -> None:
-        if is_quiet != self.gate.is_quiet:
+        if is_quiet != self.shutter.is_quiet:
             logger.info("quiet: nothing more is fetched" if is_quiet else "no longer quiet: fetching again")
-            self.gate.set_quiet(is_quiet)
+            self.shutter.set_quiet(is_quiet)
 
     def _set_outdated(self, why: str) -> None:
         if not self._is_stopping:
