@@ -32,7 +32,7 @@ def install_missing() -> None:
 
 
 # More than one for each processor, as most tests wait most of the time, but not many: some compare times.
-PROCESSES = (os.cpu_count() or 1) + 2
+PROCESSES = (os.cpu_count() or 1) + 3
 
 
 def run_pytest(database: str, *arguments: str) -> int:

@@ -16,6 +16,7 @@ from django.db import connections
 from django.utils import timezone, translation
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import emptying
 from tests.servers import Chromium, PostgresServer, RedisServer, Server, ServerMissing
 from tests.workers import WorkerProcess
 
@@ -25,27 +26,56 @@ DATABASE_DIRECTORIES = ("backend", "conformance", "faults", "integration")
 HEAVY = ("browser", "rabbit")
 # They take as long as all others together: `make test-whole` and `make soak` run them.
 LONG = {
+    "bench/test_bench",
     "bench/test_brokers",
+    "browser/test_dead_letters",
+    "browser/test_flow_limits",
+    "browser/test_queues",
+    "browser/test_schedules",
+    "browser/test_workflows",
     "commands/test_development",
+    "conformance/test_limit_plans",
     "conformance/test_step_plans",
-    "depots/test_gate",
+    "depots/test_shutter",
+    "example/test_inside",
     "example/test_samples",
     "faults/test_connections",
     "faults/test_control_flood",
     "faults/test_crash_points",
+    "faults/test_fairness",
     "faults/test_full_disk",
+    "faults/test_hosts",
     "faults/test_isolation",
+    "faults/test_leftovers",
+    "faults/test_progress",
     "faults/test_purge",
+    "faults/test_schedulers",
     "faults/test_signals",
     "faults/test_sizes",
     "faults/test_slope",
     "faults/test_versions",
     "faults/test_workflow_kills",
+    "integration/test_opentelemetry",
     "integration/test_pools",
     "integration/test_shielding",
     "integration/test_spawn",
     "integration/test_worker_limits",
+    "integration/test_worker_scaling",
     "integration/test_workflow_places",
+}
+# What a worker does that no database has a part in: on PostgreSQL `make test-whole` runs them, too.
+WORKER_ALONE = {
+    "faults/test_limits",
+    "integration/test_control",
+    "integration/test_eager",
+    "integration/test_health",
+    "integration/test_prometheus",
+    "integration/test_resources",
+    "integration/test_worker_coroutines",
+    "integration/test_worker_signals",
+    "integration/test_worker_stopping",
+    "integration/test_worker_tasks",
+    "integration/test_worker_times",
 }
 MISSING = pytest.StashKey[dict[str, str]]()
 WORKERS = pytest.StashKey[list[WorkerProcess]]()
@@ -53,6 +83,7 @@ WORKERS = pytest.StashKey[list[WorkerProcess]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[MISSING] = {}
+    emptying.install()
     # So that fixtures are torn down, and workers with them, when a CI job is stopped.
     main = os.getpid()
 
@@ -80,10 +111,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServer:
     return ByServer(config, log)
 
 
+def is_for_later(item: pytest.Item) -> bool:
+    name = f"{item.path.parent.name}/{item.path.stem}"
+    is_elsewhere = os.environ.get("TASKQ_TEST_DB") == "postgresql" and name in WORKER_ALONE
+    return name in LONG or is_elsewhere or item.get_closest_marker("whole") is not None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     if not os.environ.get("TASKQ_TEST_WHOLE"):
-        later = [item for item in items if f"{item.path.parent.name}/{item.path.stem}" in LONG]
+        later = [item for item in items if is_for_later(item)]
         config.hook.pytest_deselected(items=later)
         items[:] = [item for item in items if item not in set(later)]
     for item in items:

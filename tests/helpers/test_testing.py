@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.test import TestCase
 from django.utils import timezone
 
-from django_taskq import TaskResult, crontab, current_task, every, registry, task, testing
+from django_taskq import Call, TaskResult, crontab, current_task, every, registry, task, testing
 from django_taskq import clock as package_clock
 from django_taskq.exceptions import PoisonTask
 from django_taskq.models import PeriodicTask, TaskAttempt, TaskRecord
@@ -54,6 +54,41 @@ def _only_here() -> Iterator[None]:
     yield
     for name in ours:
         registry._tasks.pop(name, None)
+
+
+@task(name="helpers.together", batch_size=3, batch_wait=60)
+def together(calls: list[Call[[int]]]) -> list[int]:
+    return [len(calls)] * len(calls)
+
+
+class TestBatches:
+    def test_drain_makes_them_of_what_is_there(self) -> None:
+        results = together.enqueue_many([((number,), {}) for number in range(4)])
+        drained = testing.drain()
+        assert [result.id for result in drained] == [result.id for result in results]
+        assert [result.get(timeout=0) for result in results] == [3, 3, 3, 1]
+
+    def test_what_took_its_worker_down_starts_alone(self) -> None:
+        results = together.enqueue_many([((number,), {}) for number in range(3)])
+        with testing.worker_dies_in(together, times=1):
+            testing.drain()
+        assert [result.get(timeout=0) for result in results] == [1, 2, 2]
+
+    def test_what_a_batch_wrote_is_undone_where_no_call_of_it_succeeded(self) -> None:
+        @task(name="helpers.writes", batch_size=2)
+        def writes(calls: list[Call[[bool]]]) -> None:
+            Effect.objects.create(name="written")
+            for call in calls:
+                if call.args[0]:
+                    call.done()
+            raise ValueError("no")
+
+        writes.enqueue_many([((False,), {})] * 2)
+        testing.drain()
+        assert not Effect.objects.exists()
+        writes.enqueue_many([((False,), {}), ((True,), {})])
+        testing.drain()
+        assert Effect.objects.count() == 1
 
 
 class TestCaptured:
