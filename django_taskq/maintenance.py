@@ -10,29 +10,43 @@ import signal
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 from django.db import connections, transaction
+from django.db.models import Min
 from django.utils import timezone
 
-from django_taskq import clock, conf, registry
+from django_taskq import clock, conf, flow, registry
 from django_taskq.brokers import get_broker
-from django_taskq.brokers.database import workflow_verbs
-from django_taskq.brokers.database.broker import UNCLAIMED, get_dialect, give_back, to_delivery
+from django_taskq.brokers.database import limit_verbs, uniqueness, workflow_verbs
+from django_taskq.brokers.database.admission import tend
+from django_taskq.brokers.database.broker import DatabaseBroker, get_dialect, give_back
+from django_taskq.charging import Death, charge
 from django_taskq.conflicts import persist
-from django_taskq.exceptions import PoisonTask, TaskCancelled, TaskqError, WorkerLost
-from django_taskq.message import Action, ErrorText, Outcome
-from django_taskq.models import Command, CommandReply, ScheduleTick, TaskAttempt, TaskRecord, Worker, WorkerProcess
+from django_taskq.exceptions import TaskqError
+from django_taskq.gates import AT_GATE, is_gated
+from django_taskq.message import Action, Outcome
+from django_taskq.models import (
+    Command,
+    CommandReply,
+    Limit,
+    Permit,
+    ScheduleTick,
+    TaskAttempt,
+    TaskRecord,
+    Worker,
+    WorkerProcess,
+)
 from django_taskq.models.clock import database_now, stored
 from django_taskq.models.outbox import publication
-from django_taskq.models.task import AttemptKind, TaskQuerySet
+from django_taskq.models.task import TaskQuerySet
 from django_taskq.status import Status
 from django_taskq.worker import identity, reaping
 from django_taskq.worker.recorder import tell
 
-MAX_CRASHES = 3
 PROMOTED_AT_ONCE = 1000
 PRUNED_AT_ONCE, PRUNED_UNDER_LOCK = 1000, 200
 
@@ -50,18 +64,27 @@ def promote_due() -> int:
     due = records(using).due().order_by("run_after")
     if not connection.features.has_select_for_update_skip_locked:
         # SQLite: the look takes no lock, and the write is the first statement of its own transaction.
-        return _promote(using, list(due.values_list("pk", "queue_name")[:PROMOTED_AT_ONCE]))
+        return _promote(using, list(due.values_list(*_PROMOTED)[:PROMOTED_AT_ONCE]))
     with transaction.atomic(using=using):
         locked = due.select_for_update(skip_locked=True)
-        return _promote(using, list(locked.values_list("pk", "queue_name")[:PROMOTED_AT_ONCE]))
+        return _promote(using, list(locked.values_list(*_PROMOTED)[:PROMOTED_AT_ONCE]))
 
 
-def _promote(using: str, rows: Sequence[tuple[object, str]]) -> int:
+_PROMOTED = ("pk", "queue_name", "headers")
+
+
+def _promote(using: str, rows: Sequence[tuple[UUID, str, str | None]]) -> int:
     if not rows:
         return 0
-    chosen = records(using).filter(pk__in=[pk for pk, _ in rows], status=Status.SCHEDULED)
-    count = chosen.update(status=Status.READY, **publication(using))
-    get_dialect(using).wake(connections[using], sorted({name for _, name in rows}))
+    free = [pk for pk, _, headers in rows if not is_gated(headers)]
+    due = records(using).filter(status=Status.SCHEDULED)
+    count = due.filter(pk__in=free).update(status=Status.READY, **publication(using)) if free else 0
+    if len(free) < len(rows):
+        gated = [pk for pk, _, headers in rows if is_gated(headers)]
+        with transaction.atomic(using=using):
+            count += due.filter(pk__in=gated).update(status=Status.WAITING, waits_at=AT_GATE)
+            Permit.objects.using(using).put_at_gates(gated)
+    get_dialect(using).wake(connections[using], sorted({name for _, name, _ in rows}))
     return count
 
 
@@ -71,22 +94,6 @@ def seconds_until_due() -> float | None:
     scheduled = records(using).filter(status=Status.SCHEDULED).order_by("run_after")
     row = scheduled.annotate(now=database_now(using)).values_list("run_after", "now").first()
     return None if row is None else max(0.0, (row[0] - row[1]).total_seconds())
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """How a worker process ended: ``running`` are the claims it had started, None when nobody knows.
-
-    ``errors`` are what some of them end with, such as those that ran into their hard limit; with a
-    :exc:`TaskCancelled` it is charged nothing. ``is_charged`` is False when the process was killed for reasons that
-    are not its runs' fault.
-    """
-
-    process_id: int
-    cause: str
-    running: Collection[int] | None
-    errors: Mapping[int, TaskqError] = field(default_factory=dict)
-    is_charged: bool = True
 
 
 def settle_death(death: Death) -> None:
@@ -109,12 +116,29 @@ def _write_death(death: Death, using: str) -> list[Outcome | None]:
         if death.running is None:
             started = held.filter(started_at__isnull=False)
         else:
-            started = held.filter(claim__in=list(death.running))
+            death = _with_whole_batches(death, held)
+            started = held.filter(claim__in=list(death.running or ()))
         verdicts = [charge(record, death) for record in started.order_by("id")]
         wake = {outcome.delivery.queue_name for outcome in verdicts if outcome and outcome.action is Action.RELEASED}
         get_dialect(using).wake(connections[using], sorted(wake))
         give_back(records(using).held_by([death.process_id]), using, is_suspect=death.running is None)
     return verdicts
+
+
+def _with_whole_batches(death: Death, held: TaskQuerySet) -> Death:
+    """Whose slot table names the last call of each batch alone: the others were started in the same moment."""
+    names = registry.batch_names()
+    if not names or not death.running:
+        return death
+    running, errors = set(death.running), dict(death.errors)
+    batches = held.filter(claim__in=list(running), name__in=names, started_at__isnull=False)
+    for last, name, started_at in list(batches.values_list("claim", "name", "started_at")):
+        members = held.filter(name=name, started_at=started_at).values_list("claim", flat=True)
+        others = {claim for claim in members if claim is not None}
+        running |= others
+        if last is not None and last in death.errors:
+            errors |= dict.fromkeys(others, death.errors[last])
+    return replace(death, running=running, errors=errors)
 
 
 def end_runs(process_id: int, errors: Mapping[int, TaskqError]) -> list[Outcome]:
@@ -124,79 +148,15 @@ def end_runs(process_id: int, errors: Mapping[int, TaskqError]) -> list[Outcome]
     """
     using, broker = conf.get_settings().database, get_broker()
     broker.adopt(process_id, list(errors))
-    death = Death(process_id, "", list(errors), errors)
     # Read outside: SQLite refuses a transaction that read before another one wrote.
-    held = list(records(using).held_by([process_id]).filter(claim__in=list(errors)).order_by("id"))
+    mine = records(using).held_by([process_id])
+    death = _with_whole_batches(Death(process_id, "", list(errors), errors), mine)
+    held = list(mine.filter(claim__in=list(death.errors)).order_by("id"))
     with transaction.atomic(using=using):
         outcomes = [outcome for record in held if (outcome := charge(record, death)) is not None]
     for outcome in outcomes:
         tell(outcome)
     return outcomes
-
-
-def charge(record: TaskRecord, death: Death) -> Outcome | None:
-    """Count a crash against a run that had started, and say what comes of it; None when nothing is to be written."""
-    using = record._state.db or conf.get_settings().database
-    error = _verdict(record, death)
-    if error is None:
-        return None
-    cls = type(error)
-    text = ErrorText(f"{cls.__module__}.{cls.__qualname__}", str(error))
-    outcome = Outcome(to_delivery(record), Action.RELEASED, finished_at=time.time(), error=text)
-    mine = records(using).filter(pk=record.pk, status=Status.RUNNING, worker_id=death.process_id, claim=record.claim)
-    crashes = record.crashes + (not isinstance(error, TaskCancelled))
-    # The row first: whoever finds that the claim was lost meanwhile has nothing to say.
-    if isinstance(error, WorkerLost) and _starts_again(record):
-        is_mine = mine.update(status=Status.READY, crashes=crashes, **UNCLAIMED, **publication(using))
-    else:
-        is_cancelled = record.cancel_requested_at is not None or isinstance(error, TaskCancelled)
-        outcome.action = Action.CANCELLED if is_cancelled else Action.FAILED
-        is_mine = mine.update(
-            status=Status.CANCELLED if is_cancelled else Status.FAILED,
-            crashes=crashes,
-            started_at=record.started_at or timezone.now(),
-            finished_at=database_now(using),
-            reason="TaskCancelled" if is_cancelled else text.summary,
-        )
-    if not is_mine:
-        return None
-    if not isinstance(error, TaskCancelled):
-        record.attempt_set.add(_crash(record, text, death), bulk=False)
-    return outcome
-
-
-def _verdict(record: TaskRecord, death: Death) -> Exception | None:
-    if record.claim is not None and record.claim in death.errors:
-        return death.errors[record.claim]
-    if not _is_repeatable(record):
-        return WorkerLost(f"{death.cause}; acks_late=False, so it is not started again")
-    if not death.is_charged:
-        return None
-    if record.crashes + 1 >= MAX_CRASHES:
-        return PoisonTask(f"it took its worker process down {MAX_CRASHES} times, the last time: {death.cause}")
-    return WorkerLost(death.cause)
-
-
-def _is_repeatable(record: TaskRecord) -> bool:
-    task = registry.find(record.name)
-    return task is None or task.options.acks_late
-
-
-def _starts_again(record: TaskRecord) -> bool:
-    return _is_repeatable(record) and record.cancel_requested_at is None
-
-
-def _crash(record: TaskRecord, error: ErrorText, death: Death) -> TaskAttempt:
-    process = WorkerProcess.objects.using(record._state.db).filter(pk=death.process_id).first()
-    return TaskAttempt(
-        attempt=record.attempt,
-        kind=AttemptKind.CRASHED,
-        worker=str(process) if process else f"#{death.process_id}",
-        started_at=record.started_at,
-        finished_at=timezone.now(),
-        class_path=error.class_path,
-        message=error.message,
-    )
 
 
 ReadTable = Callable[[Path], Collection[int] | None]
@@ -268,6 +228,26 @@ def _kill_survivor(pid: int, started: int) -> None:
         reaping.end_session(pid)
 
 
+def tend_limits() -> float | None:
+    """Let past limits whoever may by now, and take back permits of runs that are gone.
+
+    Returns the seconds until the next one opens; None where nobody waits for that.
+    """
+    return tend(DatabaseBroker(conf.get_settings().database))
+
+
+def declare_limits(at_most: int | None = None) -> int:
+    """Have the limits be as the code declares that starts now, ``at_most`` so many; returns how many that changed."""
+    return limit_verbs.declare(conf.get_settings().database, flow.all_declared(), at_most=at_most)
+
+
+def next_opening() -> float | None:
+    """When the next limit opens that somebody waits for, in POSIX seconds."""
+    limits = Limit.objects.using(conf.get_settings().database)
+    opens_at: float | None = limits.aggregate(next=Min("opens_at"))["next"]
+    return opens_at
+
+
 def look_after_workflows() -> int:
     """Move on the workflows that should have moved and have not; returns for how many steps that was tried."""
     return workflow_verbs.look_after(conf.get_settings().database)
@@ -277,7 +257,7 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
     """Delete finished runs past their retention, oldest first, in short transactions; returns how many.
 
     Registry rows of workers that stopped, due times decided, and commands issued longer ago than the longest retention
-    go too.
+    go too, and so do keys of unique runs that have ended, and limits that nobody stands at.
     """
     settings = conf.get_settings()
     using, now = settings.database, stored(clock.now())
@@ -304,6 +284,8 @@ def prune(*, at_most: int | None = None, dry_run: bool = False) -> int:
             time.sleep(time.monotonic() - began)
     left = None if at_most is None else at_most - count
     count += workflow_verbs.prune(using, results_before, failures_before, at_most=left)
+    uniqueness.prune(using)
+    limit_verbs.prune(using, keep=[gate.key for gate in flow.all_declared()])
     longest = max(settings.result_expires or timedelta(0), settings.failure_expires or timedelta(0), timedelta(days=1))
     Worker.objects.using(using).filter(stopped_at__lt=now - longest).delete()
     ScheduleTick.objects.using(using).filter(decided_at__lt=now - longest)._raw_delete(using)
