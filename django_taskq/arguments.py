@@ -21,6 +21,10 @@ injected: Any = _Injected()
 """The default of a task's keyword-only parameter that whoever runs it fills with the resource of that name."""
 
 
+# What may be given to a batch's calls: its function does not say.
+_ANYTHING = inspect.signature(lambda *args, **kwargs: None)
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A signature with its common case worked out: how many positional arguments alone make a valid call."""
@@ -62,6 +66,10 @@ def signature_of(function: Callable[..., Any], options: TaskOptions, name: str) 
             mend = "put it after a * in the signature, so that it is keyword-only"
             raise InvalidTask(f"{name}: the parameter {parameter.name!r} is filled with a resource: {mend}.")
     parameters = [p for p in parameters if p.default is not injected]
+    if options.batch_size is not None:
+        if [p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters] != [True]:
+            raise InvalidTask(f"{name}: with batch_size the function takes one argument, the list of its calls.")
+        return Signature(_ANYTHING, 0, float("inf"), tuple(p.name for p in filled_here))
     signature = signature.replace(parameters=parameters)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     fewest = sum(p.default is p.empty for p in positional)

@@ -193,6 +193,11 @@ class Settings:
     health_timeout: float = _setting(_seconds, 20.0)
     schedule: Mapping[str, Mapping[str, Any]] = _setting(_schedule, factory=dict)
 
+    @property
+    def has_limited_queues(self) -> bool:
+        """Whether any queue lets only so much of it run."""
+        return any(queue.is_limited for queue in self.queues.values())
+
     def broker_of(self, queue_name: str) -> BrokerConfig:
         """The broker that keeps this queue."""
         return self.broker(self.queues[queue_name].broker if queue_name in self.queues else DEFAULT_BROKER)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import enum
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.utils.module_loading import import_string
+
+from django_taskq.flow_options import Rate, parse_count, parse_rate
 
 DATABASE = "database"
 DEFAULT_BROKER = "default"
@@ -46,15 +50,33 @@ class LoadLimit:
     memory: float | None = None
 
 
+class WhenFull(enum.StrEnum):
+    """What becomes of a call that would take a queue past its ``max_length``."""
+
+    REFUSE = "refuse"
+    KEEP_NEWEST = "keep_newest"
+    DROP_LOWEST = "drop_lowest"
+
+
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
-    """What differs for one queue: the broker that keeps it (an alias), arguments for the server's own queue, and how
-    busy a host may be that fetches from it."""
+    """What differs for one queue: the broker that keeps it (an alias), arguments for the server's own queue, how
+    busy a host may be that fetches from it, how many of its runs may be live at once, or start in a time, and how many
+    may wait."""
 
     broker: str = DEFAULT_BROKER
     arguments: Mapping[str, Any] = field(default_factory=dict)
     max_cpu: float | None = None
     max_memory: float | None = None
+    concurrency: int | None = None
+    rate_limit: Rate | None = None
+    max_length: int | None = None
+    when_full: WhenFull = WhenFull.REFUSE
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether only so much of it may run."""
+        return self.concurrency is not None or self.rate_limit is not None
 
     @property
     def load_limit(self) -> LoadLimit:
@@ -96,8 +118,11 @@ def parse_queues(value: Any) -> dict[str, QueueConfig]:
     return {parse_queue_name(name): _queue(name, options) for name, options in given}
 
 
+BOUND = ("max_length", "when_full")
+
+
 def _queue(name: str, options: Any) -> QueueConfig:
-    known = ("broker", "arguments", "max_cpu", "max_memory")
+    known = ("broker", "arguments", "max_cpu", "max_memory", "concurrency", "rate_limit", "rate_burst", *BOUND)
     if options is None:
         return QueueConfig()
     if not isinstance(options, Mapping):
@@ -108,8 +133,37 @@ def _queue(name: str, options: Any) -> QueueConfig:
     broker, arguments = options.get("broker", DEFAULT_BROKER), options.get("arguments", {})
     if not isinstance(broker, str) or not isinstance(arguments, Mapping):
         raise ValueError(f"for queue {name!r} as 'broker' an alias in BROKERS, and as 'arguments' a dict")
-    limits = [options.get(key) for key in ("max_cpu", "max_memory")]
-    return QueueConfig(broker, arguments, *(None if limit is None else parse_percent(limit) for limit in limits))
+    cpu, memory = (options.get(key) for key in ("max_cpu", "max_memory"))
+    max_cpu, max_memory = (None if limit is None else parse_percent(limit) for limit in (cpu, memory))
+    concurrency, rate, burst = (options.get(key) for key in ("concurrency", "rate_limit", "rate_burst"))
+    if burst is not None and rate is None:
+        raise ValueError(f"for queue {name!r} a 'rate_burst' only with a 'rate_limit'")
+    most = _own(name, "concurrency", parse_count, concurrency)
+    burst = _own(name, "rate_burst", parse_count, burst)
+    rate = _own(name, "rate_limit", lambda given: parse_rate(given, burst), rate)
+    return QueueConfig(
+        broker, arguments, max_cpu, max_memory, most, rate, *_bound(name, *(options.get(key) for key in BOUND))
+    )
+
+
+def _own(name: str, option: str, parse: Callable[[Any], Any], value: Any) -> Any:
+    """What one option of a queue says; None where it is not given."""
+    try:
+        return None if value is None else parse(value)
+    except ValueError as error:
+        raise ValueError(f"for queue {name!r} as {option!r} {error}") from None
+
+
+def _bound(name: str, max_length: Any, when_full: Any) -> tuple[int | None, WhenFull]:
+    if max_length is None and when_full is not None:
+        raise ValueError(f"for queue {name!r} a 'when_full' only with a 'max_length'")
+    if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
+        raise ValueError(f"for queue {name!r} as 'max_length' a whole number of at least 1")
+    if when_full is not None and when_full not in list(WhenFull):
+        close = difflib.get_close_matches(str(when_full), WhenFull, n=1)
+        meant = f'. Did you mean "{close[0]}"?' if close else ""
+        raise ValueError(f"for queue {name!r} as 'when_full' one of {', '.join(WhenFull)}, not {when_full!r}{meant}")
+    return max_length, WhenFull.REFUSE if when_full is None else WhenFull(when_full)
 
 
 def parse_percent(value: Any) -> float:

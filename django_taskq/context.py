@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.utils.module_loading import import_string
 
 from django_taskq import open_resources, options
-from django_taskq.exceptions import MaxRetriesExceeded, Release, Replace, Retry
+from django_taskq.exceptions import InvalidLock, MaxRetriesExceeded, Release, Replace, Retry, Snooze
 from django_taskq.message import Delivery, Headers
 from django_taskq.open_resources import Resources
 
 if TYPE_CHECKING:
     from django_taskq.adding import Addition
+    from django_taskq.locks import Lock
     from django_taskq.task import Task
 
 
 class TaskContext:
     """One attempt, seen from inside. Valid for as long as the attempt runs."""
 
-    __slots__ = ("_stop_requested", "additions", "args", "delivery", "headers", "kwargs", "started_at", "task")
+    __slots__ = ("_stop_requested", "additions", "args", "delivery", "headers", "kwargs", "locks", "started_at", "task")
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class TaskContext:
         self.kwargs = kwargs
         self.started_at = 0.0
         self.additions: Addition | None = None
+        self.locks: set[str] = set()
         self._stop_requested = stop_requested
 
     @property
@@ -75,6 +77,11 @@ class TaskContext:
         return self.task.options.max_retries if changed is None else changed
 
     @property
+    def enqueued_at(self) -> datetime:
+        """When the run was enqueued (an aware datetime, in UTC), however often it has been tried or snoozed since."""
+        return datetime.fromtimestamp(self.delivery.enqueued_at, UTC)
+
+    @property
     def resources(self) -> Resources:
         """The open resources of this process, by name; what is not open yet is opened when it is asked for."""
         return open_resources.current()
@@ -99,8 +106,16 @@ class TaskContext:
             raise exc or MaxRetriesExceeded(f"{self.name} was tried {self.attempt} times")
         if run_after is not None or eta is not None:  # eta is Celery's name for it
             raise Retry(None, options.parse_run_after(run_after or eta), exc) from exc
-        delay = policy.delay(self.attempt) if countdown is None else _parse_countdown(countdown)
+        delay = policy.delay(self.attempt) if countdown is None else _parse_delay("retry(countdown={!r})", countdown)
         raise Retry(delay, None, exc) from exc
+
+    def snooze(self, delay: float | timedelta) -> NoReturn:
+        """Leave the task and run again after ``delay`` (seconds, or a timedelta), from the beginning.
+
+        No attempt is counted, no error is kept, and meanwhile no worker is held. Raises :exc:`Snooze`, which the task
+        must let through.
+        """
+        raise Snooze(_parse_delay("snooze({!r})", delay))
 
     def stop_requested(self) -> bool:
         """Whether this run should come to its end soon: its worker stops, or it is to be cancelled.
@@ -124,6 +139,18 @@ class TaskContext:
         found: Addition = self.additions
         return found
 
+    def lock(self, name: str, *, wait: float = 0.0) -> Lock:
+        """A block, sync or async, in which no other run holds the lock of this name.
+
+        Where it is not free within ``wait`` seconds the task is left by :exc:`Refused`, which it must let through: the
+        run waits for the lock outside of the worker, and starts again from its beginning once it has it. No attempt
+        is counted. Raises :exc:`InvalidLock` inside a transaction, and for a lock that the run holds already.
+        """
+        if not self.delivery.claim:
+            raise InvalidLock(f"{self.name} is not run by a worker, so nothing could hold the lock {name!r} for it")
+        found: Lock = import_string("django_taskq.locks.Lock")(self, name, options.parse_delay(wait))
+        return found
+
     def replace(self, canvas: Any) -> NoReturn:
         """Leave the task, and have a signature or a whole canvas take the place of this run.
 
@@ -139,14 +166,14 @@ class TaskContext:
         """
         if self._stop_requested is None:
             raise RuntimeError(f"{self.name} is not run by a worker, so it cannot be given back to a queue")
-        raise Release(f"the task gave the run {self.id} back")
+        raise Release(f"{self.name} gave its run back")
 
 
-def _parse_countdown(value: Any) -> float:
+def _parse_delay(call: str, value: Any) -> float:
     try:
         return options.parse_delay(value)
     except ValueError as error:
-        raise ValueError(f"retry(countdown={value!r}) is not usable: it takes {error}") from None
+        raise ValueError(f"{call.format(value)} is not usable: it takes {error}") from None
 
 
 _current: ContextVar[TaskContext | None] = ContextVar("django_taskq_current", default=None)

@@ -63,6 +63,10 @@ class UnknownQueue(EnqueueError):
     """The queue is not declared anywhere, so no worker would serve it."""
 
 
+class QueueFull(EnqueueError):
+    """The queue has reached its ``max_length``; as the reason of a run, it made room for others."""
+
+
 class BrokerUnavailable(EnqueueError):
     """The broker took nothing within ``TASKQ["ENQUEUE_TIMEOUT"]``; no run will come of this call."""
 
@@ -171,11 +175,37 @@ class Retry(BaseException):
         self.cause = cause
 
 
+class Snooze(BaseException):
+    """Raised by ``snooze()`` to leave the task; the run starts again after ``delay`` seconds, charged no attempt.
+
+    Not an ``Exception``, for the same reason as :exc:`Retry`.
+    """
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(f"the task asked to run again in {delay:g} s")
+        self.delay = delay
+
+
 class Release(BaseException):
     """Raised by ``give_back()`` to leave the task; the run goes back to its queue, charged nothing.
 
     Not an ``Exception``, for the same reason as :exc:`Retry`.
     """
+
+
+class InvalidLock(TaskqError):
+    """A lock was taken where it cannot be: twice by one run, in a transaction, or by a run without a row."""
+
+
+class Refused(BaseException):
+    """Raised where a lock is not free, to leave the task; the run waits for the lock, charged nothing.
+
+    Not an ``Exception``, for the same reason as :exc:`Retry`. ``gate`` is that of the lock.
+    """
+
+    def __init__(self, gate: object) -> None:
+        super().__init__("the lock is held by another run")
+        self.gate = gate
 
 
 class Replace(BaseException):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from django_taskq import serializers
 from django_taskq.exceptions import SerializationError
+from django_taskq.gates import Gate, gates_of, is_gated, written
 from django_taskq.steps import Link, workflow_of
 
 
@@ -136,9 +137,10 @@ class Outcome:
 
     ``started_at`` and ``finished_at`` are POSIX seconds on the worker's clock (None: it never started). ``result`` is
     JSON text. ``delay`` (seconds from now) or ``run_after`` say when a RETRY is due. ``is_counted`` is False for a
-    retry that costs no attempt. ``is_recorded`` marks a success that the task's own transaction already wrote.
-    ``exception`` is the live error, kept for the task's watcher where there is one. A REPLACED run waits for its
-    ``growth``, whose result will be its own.
+    retry that costs no attempt; without an error it was snoozed, or waits for its ``gate``. ``trips`` is the class of
+    an error that its task's breaker counts. ``is_recorded`` marks a success that the task's own transaction already
+    wrote, and ``is_inside`` one that it is about to write. ``exception`` is the live error, kept for the task's watcher
+    where there is one. A REPLACED run waits for its ``growth``, whose result will be its own.
     """
 
     delivery: Delivery
@@ -151,9 +153,27 @@ class Outcome:
     run_after: datetime | None = None
     is_counted: bool = True
     is_recorded: bool = False
+    is_inside: bool = False
     exception: BaseException | None = None
     value: Any = None
     growth: Growth | None = None
+    gate: Gate | None = None
+    trips: str = ""
+
+    @property
+    def is_gated(self) -> bool:
+        """Whether it passed gates, or has one to pass before its next start."""
+        return self.gate is not None or is_gated(self.delivery.headers)
+
+    @property
+    def frees_others(self) -> bool:
+        """Whether with its commit others may be ready that waited for it."""
+        return self.has_followers or self.is_gated
+
+    @property
+    def is_snoozed(self) -> bool:
+        """Whether the task asked to run again later, or waits for a lock: that is no attempt that failed."""
+        return self.action is Action.RETRY and not self.is_counted and self.error is None
 
     @property
     def has_followers(self) -> bool:
@@ -194,6 +214,9 @@ class Headers(NamedTuple):
     (:class:`Feed`); it starts ``countdown`` seconds after it has become ready, and may start until ``expires`` seconds
     after that. One that ``adopts`` has put others in its place, whose result is its own; one that was ``grown`` came
     while the workflow ran.
+
+    ``gates`` are what it has to pass, as :func:`~django_taskq.gates.written` has it. ``unique`` is the key that its run
+    has for itself; when a later call has ``replaced`` its arguments, a message of it that is older has others.
     """
 
     language: str | None = None
@@ -214,6 +237,9 @@ class Headers(NamedTuple):
     grown: bool | None = None
     countdown: float | None = None
     expires: float | None = None
+    gates: list[Any] | None = None
+    unique: str | None = None
+    replaced: bool | None = None
 
     def dumps(self) -> str | None:
         """JSON text, or None when nothing differs."""
@@ -241,6 +267,13 @@ NO_HEADERS = Headers()
 def with_routing_key(headers: str | None, routing_key: str | None) -> str | None:
     """These headers, as text, for a call to an exchange."""
     return Headers.loads(headers)._replace(routing_key=routing_key).dumps()
+
+
+def with_gate(headers: str | None, gate: Gate) -> str | None:
+    """These headers, as text, with one more gate to pass."""
+    gates = {each.key: each for each in (*gates_of(headers), gate)}
+    found = written(sorted(gates.values(), key=lambda each: each.rank))
+    return Headers.loads(headers)._replace(gates=found).dumps()
 
 
 # A message to an exchange bears this and the exchange's name as its queue, which no queue can be named.

@@ -14,10 +14,15 @@ from django.utils import timezone
 from django_taskq import conf, sizes
 from django_taskq.conf_brokers import parse_queue_name
 from django_taskq.exceptions import InvalidSchedule, InvalidTask
+from django_taskq.flow_options import Breaker, Rate, parse_breaker, parse_count, parse_key, parse_rate
 from django_taskq.retry import RetryPolicy
 from django_taskq.schedules import Schedule, parse
+from django_taskq.unique_options import Unique, parse_unique
 
 MIN_PRIORITY, MAX_PRIORITY = -100, 100
+MOST_CALLS = 10_000  # of a batch
+BATCH_WAIT = 1.0  # seconds
+LONGEST_BATCH_WAIT = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,15 @@ class TaskOptions:
     spares its runs on a depot the row until they last or end; with ``ignore_result`` those that succeed leave none at
     all.
     ``base`` is the subclass of ``Task`` that a function's task is an instance of.
+
+    With ``batch_size`` the function is called with a list of up to so many calls at once, as soon as they are there or
+    the first has waited ``batch_wait`` seconds in a worker process.
+
+    ``concurrency`` is how many of its runs may be live at once in all workers together, and ``rate_limit`` how many may
+    start in a time (``"100/m"``), ``rate_burst`` of them at once; for each key, with ``concurrency_key`` and
+    ``rate_key``. ``lock`` names a lock that a run holds. Keys are templates such as ``"tenant:{tenant_id}"``, or
+    functions of the arguments. ``breaker`` stops starting it after failures in a row. ``unique`` says which of
+    its calls are the same, and what becomes of the second one.
     """
 
     name: str | None = None
@@ -54,6 +68,16 @@ class TaskOptions:
     transactional: bool = False
     schedule: Schedule | None = None
     track_pending: bool = True
+    concurrency: int | None = None
+    concurrency_key: str | Callable[..., str] | None = None
+    rate_limit: Rate | None = None
+    rate_burst: int | None = None
+    rate_key: str | Callable[..., str] | None = None
+    lock: str | Callable[..., str] | None = None
+    breaker: Breaker | None = None
+    unique: Unique | None = None
+    batch_size: int | None = None
+    batch_wait: float = BATCH_WAIT
     base: type | None = None
 
     @classmethod
@@ -84,6 +108,20 @@ class TaskOptions:
         if not self.track_pending and (self.transactional or not self.acks_late):
             what = "transactional=True" if self.transactional else "acks_late=False"
             raise InvalidTask(f"{task}: {what} needs a row before the run starts, and track_pending=False spares it.")
+        self._check_batch(task)
+
+    def _check_batch(self, task: str) -> None:
+        if self.batch_size is None:
+            if self.batch_wait != BATCH_WAIT:
+                raise InvalidTask(f"{task}: batch_wait is for batches: give batch_size as well.")
+            return
+        for name in ("bind", "takes_context"):
+            if getattr(self, name):
+                raise InvalidTask(f"{task}: {name}=True fills in one run, and a batch has many: ask each call instead.")
+        if self.transactional:
+            raise InvalidTask(f"{task}: transactional=True commits one run with its writes, and batch_size makes many.")
+        if not self.track_pending:
+            raise InvalidTask(f"{task}: the calls of a batch have rows before it starts: leave track_pending=True.")
 
     def retry_policy(self) -> RetryPolicy:
         """The options that decide about retries."""
@@ -131,6 +169,19 @@ def parse_run_after(value: Any) -> datetime | None:
     if settings.USE_TZ:
         raise ValueError("an aware datetime, as USE_TZ is on: use django.utils.timezone")
     return timezone.make_aware(value)
+
+
+def _batch_size(value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 2 <= value <= MOST_CALLS):
+        raise ValueError(f"a whole number from 2 to {MOST_CALLS:,}, or None for one call at a time")
+    return value
+
+
+def _batch_wait(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= LONGEST_BATCH_WAIT:
+        raise ValueError("a number of seconds of at least 0, or a timedelta, of at most an hour")
+    return float(seconds)
 
 
 def parse_delay(value: Any) -> float:
@@ -182,6 +233,10 @@ def _base(value: Any) -> type | None:
     return value
 
 
+def _or_none(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else parse(value)
+
+
 _PARSERS = {
     "name": _name,
     "queue_name": parse_queue_name,
@@ -205,6 +260,16 @@ _PARSERS = {
     "schedule": _schedule,
     "track_pending": parse_flag,
     "base": _base,
+    "batch_size": _batch_size,
+    "batch_wait": _batch_wait,
+    "concurrency": _or_none(parse_count),
+    "concurrency_key": parse_key,
+    "rate_limit": _or_none(parse_rate),
+    "rate_burst": _or_none(parse_count),
+    "rate_key": parse_key,
+    "lock": parse_key,
+    "breaker": parse_breaker,
+    "unique": parse_unique,
 }
 
 

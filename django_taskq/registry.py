@@ -37,11 +37,23 @@ class Source(Protocol):
 _sources: list[Source] = []
 # So that runs of a project without such tasks are not asked one by one.
 _is_watched = False
+_is_limited = False
+_is_unique = False
 
 
 def is_watched() -> bool:
     """Whether any task has a watcher."""
     return _is_watched
+
+
+def is_limited() -> bool:
+    """Whether anything holds back the runs of any task."""
+    return _is_limited
+
+
+def is_unique() -> bool:
+    """Whether any task has calls of which one run is enough."""
+    return _is_unique
 
 
 def add_source(source: Source) -> None:
@@ -51,8 +63,11 @@ def add_source(source: Source) -> None:
 
 def register(task: Task[Any, Any]) -> None:
     """Make a task known. Raises :exc:`InvalidTask` when another function has its name already."""
-    global _is_watched
+    global _is_watched, _is_limited, _is_unique
     _is_watched = _is_watched or task.watcher is not None
+    uniqueness = task.uniqueness
+    _is_unique = _is_unique or uniqueness is not None
+    _is_limited = _is_limited or task.flow is not None or (uniqueness is not None and uniqueness.rule.wants_latest)
     known = _tasks.get(task.name)
     # The same module executed twice (a reload, __mp_main__) defines the same task again: the newer one counts.
     if known is not None and known.origin != task.origin:
@@ -70,6 +85,11 @@ def find(name: str) -> Task[Any, Any] | None:
         for source in _sources:
             task = task or source.find(name)
     return task
+
+
+def batch_names() -> list[str]:
+    """The tasks whose calls come in batches."""
+    return [name for name, task in _tasks.items() if task.options.batch_size is not None]
 
 
 def all_tasks() -> list[Task[Any, Any]]:

@@ -16,6 +16,7 @@ task_entered       ``delivery``, ``headers`` (:class:`~django_taskq.message.Head
 task_left          ``delivery``, ``outcome`` (:class:`~django_taskq.message.Outcome`); after it, in the same context
 task_started       ``delivery`` (:class:`~django_taskq.message.Delivery`); in the slot, right before the call
 task_retried       ``delivery``, ``outcome``; after the retry was recorded
+task_snoozed       the same, for a run that asked to run again later: no attempt has failed
 task_finished      ``delivery``, ``outcome``; after a final status was recorded
 task_failed        the same, for FAILED only, so that listening for failures costs successes nothing
 worker_started     ``worker`` (a :class:`~django_taskq.models.Worker`); in the supervisor, before it serves
@@ -32,9 +33,10 @@ queue_paused       ``queue_name``, ``reason`` (text), ``by`` (a user, a text or 
 queue_resumed      ``queue_name``, ``by``; there, too
 =================  ===========================================================================================
 
-Receivers of ``task_finished``, ``task_failed`` and ``task_retried`` run in the worker's bookkeeping thread: they should
-be brief. Those of the four signals that end in ``_entered`` and ``_left`` are plain functions that wait for nothing:
-on the loop of coroutines they run on the loop itself. An error in a receiver is logged and never touches the run.
+Receivers of ``task_finished``, ``task_failed``, ``task_retried`` and ``task_snoozed`` run in the worker's bookkeeping
+thread: they should be brief. Those of the four signals that end in ``_entered`` and ``_left`` are plain functions that
+wait for nothing: on the loop of coroutines they run on the loop itself. An error in a receiver is logged and never
+touches the run.
 """
 
 from __future__ import annotations
@@ -52,6 +54,7 @@ task_left = Signal()
 task_enqueued = Signal()
 task_started = Signal()
 task_retried = Signal()
+task_snoozed = Signal()
 task_finished = Signal()
 task_failed = Signal()
 worker_started = Signal()

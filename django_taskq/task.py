@@ -12,6 +12,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 
 from django_taskq import (
+    batch_calls,
     class_hooks,
     client,
     clock,
@@ -28,13 +29,18 @@ from django_taskq.arguments import signature_of
 from django_taskq.conf_routes import Route
 from django_taskq.context import TaskContext
 from django_taskq.exceptions import InvalidTask, SerializationError
+from django_taskq.flow import Flow
 from django_taskq.message import EXCHANGE, NO_HEADERS, Delivery, Message, Tracking, new_ids, with_routing_key
 from django_taskq.options import PLAIN_CALL, TaskOptions
 from django_taskq.result import OpenTransaction, TaskResult, open_transaction
-from django_taskq.status import Status
+from django_taskq.unique_keys import Holder
+from django_taskq.uniqueness import Uniqueness
 
 if TYPE_CHECKING:
-    from typing import Concatenate, Literal, NoReturn, Protocol
+    from typing import Literal, NoReturn
+
+    from django_taskq import task_types
+    from django_taskq.task_types import Coroutines, CoroutineTask
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -63,10 +69,14 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
         self.call_options = PLAIN_CALL
         self._plain_tracking = self._tracking()
         self._signature = signature_of(function, self.options, self.name)
+        self.flow = Flow.of(self.name, self.options, self._signature.signature)
+        self.uniqueness = Uniqueness.of(self.name, self.options, self._signature.signature)
         self.needs = self._signature.injected
         self.hooks = class_hooks.overridden(type(self))
         if self.is_async and self.options.transactional:
             raise InvalidTask(f"{self.name}: transactional=True needs a sync function.")
+        if self.is_async and self.options.batch_size is not None:
+            raise InvalidTask(f"{self.name}: batch_size needs a sync function, as batches are called in threads.")
         if self.options.schedule is not None and not self._signature.takes(0):
             raise InvalidTask(
                 f"{self.name}: a schedule calls it without arguments, and its signature is "
@@ -86,9 +96,13 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
         return twin
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it here and now, as the plain function. Resources that it needs may be given."""
+        """Run it here and now, as the plain function or a batch of one. Resources that it needs may be given."""
         if self.needs and not kwargs.keys() >= set(self.needs):
             return cast(R, open_resources.call(self, args, kwargs))
+        if self.options.batch_size is not None:
+            given = {name: value for name, value in kwargs.items() if name not in self.needs}
+            self.check_arguments(args, given)
+            return cast(R, batch_calls.call_here(self._own_context(args, given), {n: kwargs[n] for n in self.needs}))
         if self.options.takes_context and context.current_context() is None:
             return self._call_in_own_context(args, kwargs)
         return self.function(*self._leading(), *args, **kwargs)
@@ -112,15 +126,14 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
         """
         message = self._message(args, kwargs)
         marker = open_transaction(conf.get_settings().database)
-        client.enqueue((message,))
-        return self._result(message, marker)
+        return self._result(message, marker, client.enqueue((message,)))
 
     def enqueue_many(self, calls: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]) -> list[TaskResult[R]]:
         """Enqueue ``(args, kwargs)`` pairs in one round trip, all or none; results in the order of the calls."""
         messages = self.messages(list(calls))
         marker = open_transaction(conf.get_settings().database)
-        client.enqueue(messages)
-        return [self._result(message, marker) for message in messages]
+        duplicates = client.enqueue(messages)
+        return [self._result(message, marker, duplicates) for message in messages]
 
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[R]:
         """Async :meth:`enqueue`."""
@@ -166,6 +179,10 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
         """For ``bind=True`` tasks: :meth:`TaskContext.retry` of the run that is going on."""
         raise context.current_task.retry(exc, **how)
 
+    def snooze(self, delay: float | timedelta) -> NoReturn:
+        """For ``bind=True`` tasks: :meth:`TaskContext.snooze` of the run that is going on."""
+        raise context.current_task.snooze(delay)
+
     def replace(self, canvas: Any) -> NoReturn:
         """For ``bind=True`` tasks: :meth:`TaskContext.replace` of the run that is going on."""
         raise context.current_task.replace(canvas)
@@ -183,20 +200,27 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
             return (self,)
         return (context.current_context(),) if self.options.takes_context else ()
 
-    def _call_in_own_context(self, args: Any, kwargs: Any) -> R:
+    def _own_context(self, args: Any, kwargs: Any) -> TaskContext:
         delivery = Delivery(
             new_ids(1)[0], 0, self.name, self.options.queue_name, "", None, None, clock.time(), None, 1, 0, False
         )
-        token = context.activate(TaskContext(self, delivery, NO_HEADERS, list(args), dict(kwargs)))
+        return TaskContext(self, delivery, NO_HEADERS, list(args), dict(kwargs))
+
+    def _call_in_own_context(self, args: Any, kwargs: Any) -> R:
+        token = context.activate(self._own_context(args, kwargs))
         try:
             return cast(R, cast(Any, self.function)(*self._leading(), *args, **kwargs))
         finally:
             context.deactivate(token)
 
-    def _result(self, message: Message, marker: OpenTransaction | None) -> TaskResult[R]:
-        run_after = message.run_after
-        status = Status.READY if run_after is None or run_after <= message.enqueued_at else Status.SCHEDULED
-        return TaskResult(message.id, self.name, status=status, open=marker, kind=client.kind_of(message, marker))
+    def _result(
+        self, message: Message, marker: OpenTransaction | None, duplicates: Mapping[str, Holder]
+    ) -> TaskResult[R]:
+        holder = duplicates.get(message.id)
+        if holder is not None:
+            return TaskResult(holder.id, self.name, status=holder.status, open=marker, is_duplicate=True)
+        status, kind = client.first_status(message), client.kind_of(message, marker)
+        return TaskResult(message.id, self.name, status=status, open=marker, kind=kind)
 
     def _message(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Message:
         call, own = self.call_options, self.options
@@ -293,44 +317,20 @@ class Task(class_hooks.TaskHooks, task_signatures.TaskSignatures, Generic[P, R])
         return error
 
 
-if TYPE_CHECKING:
-    Coroutines = Callable[P, Coroutine[Any, Any, T]]
-
-    class CoroutineTask(Task[P, R]):
-        """A coroutine function's task as type checkers see it: called it is awaited, its results are of type R."""
-
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...  # type: ignore[override]
-
-    class _Decorator(Protocol):
-        @overload
-        def __call__(self, function: Coroutines[P, T], /) -> CoroutineTask[P, T]: ...
-        @overload
-        def __call__(self, function: Callable[P, T], /) -> Task[P, T]: ...
-
-    class _FillingDecorator(Protocol):
-        """With ``bind`` or ``takes_context``: callers do not give the first parameter."""
-
-        @overload
-        def __call__(self, function: Coroutines[Concatenate[Any, P], T], /) -> CoroutineTask[P, T]: ...
-        @overload
-        def __call__(self, function: Callable[Concatenate[Any, P], T], /) -> Task[P, T]: ...
-
-    class _TaskClass(Protocol[P, R]):
-        def run(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-
 @overload
-def task(function: type[_TaskClass[P, T]], /) -> Task[P, T]: ...
+def task(function: type[task_types.TaskClass[P, T]], /) -> Task[P, T]: ...
 @overload
 def task(function: Coroutines[P, T], /) -> CoroutineTask[P, T]: ...
 @overload
 def task(function: Callable[P, T], /) -> Task[P, T]: ...
 @overload
-def task(*, bind: Literal[True], **given: Any) -> _FillingDecorator: ...
+def task(*, bind: Literal[True], **given: Any) -> task_types.FillingDecorator: ...
 @overload
-def task(*, takes_context: Literal[True], **given: Any) -> _FillingDecorator: ...
+def task(*, takes_context: Literal[True], **given: Any) -> task_types.FillingDecorator: ...
 @overload
-def task(function: None = None, /, **given: Any) -> _Decorator: ...
+def task(*, batch_size: int, **given: Any) -> task_types.BatchDecorator: ...
+@overload
+def task(function: None = None, /, **given: Any) -> task_types.Decorator: ...
 def task(function: Any = None, /, **given: Any) -> Any:
     """Make a function, or a :class:`Task` subclass with a ``run`` method, a task.
 

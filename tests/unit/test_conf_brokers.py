@@ -9,6 +9,7 @@ import pytest
 from django_taskq.conf_brokers import (
     BrokerConfig,
     QueueConfig,
+    WhenFull,
     known_schemes,
     parse_brokers,
     parse_queue_name,
@@ -83,6 +84,12 @@ class TestQueues:
         given = {"a": {"broker": "mq", "arguments": {"x-max-length": 5}}, "b": {"broker": "mq"}}
         assert parse_queues(given) == {"a": QueueConfig("mq", {"x-max-length": 5}), "b": QueueConfig("mq")}
 
+    def test_a_bound(self) -> None:
+        found = parse_queues({"a": {"max_length": 5}, "b": {"max_length": 1, "when_full": "drop_lowest"}, "c": {}})
+        assert (found["a"].max_length, found["a"].when_full) == (5, WhenFull.REFUSE)
+        assert (found["b"].max_length, found["b"].when_full) == (1, WhenFull.DROP_LOWEST)
+        assert found["c"].max_length is None
+
     @pytest.mark.parametrize(
         ("value", "said"),
         [
@@ -90,6 +97,11 @@ class TestQueues:
             ({"a": 5}, "for queue 'a' a dict of broker, arguments"),
             ({"a": {"brokr": "b"}}, "'brokr' is not known"), ({"a": {"broker": 5}}, "an alias in BROKERS"),
             ({"a": {"broker": None}}, "an alias in BROKERS"), ({"a": {"arguments": []}}, "as 'arguments' a dict"),
+            *(({"a": {"max_length": bad}}, "as 'max_length' a whole number of at least 1") for bad in (0, "9", True)),
+            ({"a": {"when_full": "refuse"}}, "for queue 'a' a 'when_full' only with a 'max_length'"),
+            ({"a": {"max_length": 5, "when_full": "drop"}}, "one of refuse, keep_newest, drop_lowest, not 'drop'"),
+            ({"a": {"max_length": 5, "when_full": "keep-newest"}}, 'not \'keep-newest\'. Did you mean "keep_newest"'),
+            ({"a": {"max_length": 5, "when_full": ["refuse"]}}, "one of refuse, keep_newest, drop_lowest"),
         ],
     )  # fmt: skip
     def test_bad(self, value: Any, said: str) -> None:

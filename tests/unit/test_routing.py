@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from django_taskq import client, conf, routing
 from django_taskq.exceptions import EnqueueError
 from django_taskq.message import Headers, Message
 from django_taskq.task import Task
+from django_taskq.unique_keys import Holder
 from tests.unit.making import make_task
 
 AMQP = {
@@ -25,7 +26,12 @@ AMQP = {
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
     found: list[Message] = []
-    monkeypatch.setattr(client, "enqueue", found.extend)
+
+    def enqueue(messages: Sequence[Message]) -> dict[str, Holder]:
+        found.extend(messages)
+        return {}
+
+    monkeypatch.setattr(client, "enqueue", enqueue)
     # The package's own name "task" is the decorator.
     monkeypatch.setattr(sys.modules[Task.__module__], "open_transaction", lambda using: None)
     return found
