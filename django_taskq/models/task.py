@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
 from django_taskq import serializers
 from django_taskq.conflicts import persist
+from django_taskq.gates import AT_GATE, GATED
 from django_taskq.message import Headers
 from django_taskq.models.clock import database_now
 from django_taskq.models.outbox import publication
@@ -58,10 +60,14 @@ class TaskQuerySet(models.QuerySet["TaskRecord"]):
         return persist(self.db, lambda: chosen.update(**changes))
 
     def retry(self) -> int:
-        """Give FAILED and CANCELLED runs another attempt, at once; their history stays. Returns how many."""
+        """Give FAILED and CANCELLED runs another attempt, at once; their history stays. Returns how many.
+
+        Those with gates wait there: the caller puts them at these.
+        """
         again: dict[str, Any] = {
-            "status": Status.READY,
-            **publication(self.db),
+            "status": _gated_or(Status.WAITING, Status.READY, models.CharField()),
+            "waits_at": _gated_or(AT_GATE, None, models.IntegerField()),
+            **publication(self.db, unless=Q(headers__contains=GATED)),
             "attempt": Case(When(status=Status.FAILED, then=F("attempt") + 1), default=F("attempt")),
             "crashes": 0,
             "is_suspect": False,
@@ -80,6 +86,11 @@ class TaskQuerySet(models.QuerySet["TaskRecord"]):
         if failures_before is not None:
             old |= Q(finished_at__lt=failures_before, status=Status.FAILED)
         return self.filter(old, finished_at__isnull=False, workflow__isnull=True)
+
+
+def _gated_or(gated: Any, other: Any, field: models.Field[Any, Any]) -> Case:
+    """One value for runs with gates, another for all others."""
+    return Case(When(headers__contains=GATED, then=Value(gated, field)), default=Value(other, field))
 
 
 class TaskRecord(WithPayload, models.Model):
@@ -127,6 +138,8 @@ class TaskRecord(WithPayload, models.Model):
         related_name="steps",
     )
     waits_at = models.IntegerField(null=True, editable=False)
+    # Its place in the line where that is not its id's: of a run that had to wait for a limit, since it need not.
+    place = models.UUIDField(null=True, editable=False)
     result = models.TextField(_("result"), null=True)  # noqa: DJ001 - NULL is "none stored"
     reason = models.TextField(_("reason"), db_default="")
 
@@ -146,7 +159,18 @@ class TaskRecord(WithPayload, models.Model):
         ]
         indexes = [
             models.Index(
-                F("queue_name"), F("priority").desc(), F("id"), name="taskq_ready", condition=Q(status="READY")
+                F("queue_name"),
+                F("priority").desc(),
+                Coalesce("place", "id"),
+                name="taskq_line",
+                condition=Q(status="READY"),
+            ),
+            models.Index(
+                F("queue_name"),
+                F("priority").desc(),
+                Coalesce("place", "id"),
+                name="taskq_at_gate",
+                condition=Q(status="WAITING", waits_at=AT_GATE),
             ),
             models.Index(fields=["run_after"], name="taskq_due", condition=Q(status="SCHEDULED")),
             models.Index(fields=["worker", "claim"], name="taskq_claimed", condition=Q(status="RUNNING")),
