@@ -45,6 +45,10 @@ class Broker(ABC):
     def link(self, links: Sequence[Link]) -> None:
         """Have steps of workflows, enqueued as waiting, wait for others; in the transaction that enqueues them."""
 
+    def admit(self) -> int:
+        """Make READY what has newly arrived at limits and may start; returns how many. Cheap where nothing has."""
+        return 0
+
     @abstractmethod
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
         """Those of ``queue_names``, in their order, that have something to hand out now. Cheap, takes no lock."""
@@ -73,6 +77,14 @@ class Broker(ABC):
     @abstractmethod
     def mark_started(self, process_id: int, delivery: Delivery, started_at: float) -> bool:
         """Show a claimed run as begun (POSIX seconds); False when the claim was lost."""
+
+    def mark_all_started(self, process_id: int, deliveries: Sequence[Delivery], started_at: float) -> list[Delivery]:
+        """:meth:`mark_started` for several, in one moment, before they start; returns those that may.
+
+        Not those that are to be cancelled, where that is known.
+        """
+        with self.transaction():
+            return [delivery for delivery in deliveries if self.mark_started(process_id, delivery, started_at)]
 
     @abstractmethod
     def release(self, process_id: int, claims: Sequence[int]) -> int:

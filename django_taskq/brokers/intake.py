@@ -9,9 +9,11 @@ from uuid import UUID
 from django.db import connections
 
 from django_taskq import envelope
-from django_taskq.brokers.database.broker import DatabaseBroker, stored_time
+from django_taskq.brokers.database.broker import DatabaseBroker
 from django_taskq.brokers.database.dialect import Known
 from django_taskq.brokers.database.feeding import feed
+from django_taskq.brokers.database.rows import stored_time
+from django_taskq.brokers.database.uniqueness import refreshed
 from django_taskq.brokers.depot import Depot
 from django_taskq.brokers.holdings import NO_ROW, InHand
 from django_taskq.brokers.outbox import Outbox
@@ -82,7 +84,7 @@ class Intake:
             elif parcel.tracking not in NO_ROW and run.claim not in made:
                 continue
             deliveries.append(run)
-        return feed(self._rows.using, self._rows.dialect, deliveries)
+        return feed(self._rows.using, self._rows.dialect, refreshed(self._rows.using, deliveries))
 
     def make_rows(self, process_id: int, parcels: Sequence[Parcel], started_at: float | None = None) -> set[int]:
         """Rows for runs that have none, RUNNING under these claims; returns the claims that hold.

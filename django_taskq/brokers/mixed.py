@@ -73,6 +73,12 @@ class MixedBroker(Broker):
 
     # Doing work.
 
+    def admit(self) -> int:
+        with self._unit():
+            count = self.rows.admit()
+            self._own.has_ready |= count > 0
+        return count
+
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
         by_alias: dict[str, list[str]] = defaultdict(list)
         for name in queue_names:
@@ -146,6 +152,11 @@ class MixedBroker(Broker):
             is_held = delivery.claim in self._intake.make_rows(process_id, [parcel], started_at)
         self._own.may_have_row.discard((process_id, delivery.claim))
         return is_held
+
+    def mark_all_started(self, process_id: int, deliveries: Sequence[Delivery], started_at: float) -> list[Delivery]:
+        if any(self._own.holdings.loose(process_id, delivery.claim) is not None for delivery in deliveries):
+            return super().mark_all_started(process_id, deliveries, started_at)
+        return self.rows.mark_all_started(process_id, deliveries, started_at)
 
     def release(self, process_id: int, claims: Sequence[int]) -> int:
         if not claims:
@@ -307,4 +318,6 @@ class MixedBroker(Broker):
 
 
 def _makes_ready(outcome: Outcome) -> bool:
+    if outcome.is_gated:
+        return True  # others may have come to their turn
     return outcome.action in (Action.RETRY, Action.RELEASED) or outcome.has_followers

@@ -18,10 +18,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections, transaction
+from django.db.models.functions import Coalesce
 from django.db.utils import Error
 
 from django_taskq import clock
-from django_taskq.brokers.database.broker import DatabaseBroker, to_message
+from django_taskq.brokers.database.broker import DatabaseBroker
+from django_taskq.brokers.database.rows import to_message
 from django_taskq.brokers.depot import Depot
 from django_taskq.exceptions import DepotError, MessageRefused
 from django_taskq.message import EXCHANGE
@@ -163,7 +165,9 @@ class Outbox:
             depot = self._depots.get(self._alias_of(name))
             if depot is None or self.is_resting(self._alias_of(name)):
                 continue
-            waiting = self._ready.filter(queue_name=name, publish_after=None).order_by("-priority", "pk")
+            waiting = self._ready.filter(queue_name=name, publish_after=None).order_by(
+                "-priority", Coalesce("place", "pk")
+            )
             first = waiting.values_list("pk", flat=True).first()
             before = self._suspicions.pop(name, None)
             if first is None or not self._is_empty(depot, name):

@@ -15,6 +15,7 @@ from django_taskq.brokers.database.broker import DatabaseBroker
 from django_taskq.brokers.depot import Depot
 from django_taskq.brokers.outbox import GRACE, Outbox
 from django_taskq.exceptions import BrokerUnavailable, DepotError, EnqueueUncertain, MessageRefused
+from django_taskq.gates import is_gated
 from django_taskq.message import Message, Tracking
 from django_taskq.models.clock import database_now
 from django_taskq.status import Status
@@ -46,11 +47,11 @@ class Sender:
     def _destination(self, message: Message) -> str:
         """The alias of its depot, or '' for the database.
 
-        What is due later, or waits for other steps, is a row wherever its queue is kept; whoever makes it ready puts
-        it into the outbox.
+        What is due later, waits for other steps or has gates is a row wherever its queue is kept; whoever makes it
+        ready puts it into the outbox.
         """
         is_delayed = message.run_after is not None and message.run_after > message.enqueued_at
-        if is_delayed or message.is_waiting:
+        if is_delayed or message.is_waiting or is_gated(message.headers):
             return ""
         alias = self._alias_of(message.queue_name)
         return alias if alias in self._depots else ""

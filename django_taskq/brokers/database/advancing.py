@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 from django.db import connections
 from django.db.models import F
@@ -15,8 +16,9 @@ from django.db.models import F
 from django_taskq.brokers.database.dialect import Dialect
 from django_taskq.brokers.database.feeding import brought, readable
 from django_taskq.brokers.database.step_dialect import Advanced, Taken, Waiting
+from django_taskq.gates import AT_GATE, is_gated
 from django_taskq.message import NO_ROOM, Action, Delivery, Growth, Headers, Message, Outcome, Room
-from django_taskq.models import TaskRecord, Workflow, WorkflowLink
+from django_taskq.models import Permit, TaskRecord, Workflow, WorkflowLink
 from django_taskq.models.clock import database_now, database_now_plus
 from django_taskq.models.outbox import publication
 from django_taskq.status import Status
@@ -30,10 +32,10 @@ AT_ONCE = 500
 _TIMED = ('"countdown":', '"expires":')
 
 
-def move_on(rows: Rows, outcomes: Sequence[Outcome], process_id: int, room: Room) -> list[Delivery]:
+def move_on(rows: Rows, outcomes: Sequence[Outcome], process_id: int, room: Room) -> tuple[list[Delivery], bool]:
     """What follows from these outcomes of steps, which have just been written; in their transaction.
 
-    Returns what this process has claimed of it, up to the room it has.
+    Returns what this process has claimed of it, up to the room it has, and whether some of it has come to gates.
     """
     advance = Advance(rows, process_id, room)
     succeeded, others, touched = [], [], set()
@@ -49,7 +51,7 @@ def move_on(rows: Rows, outcomes: Sequence[Outcome], process_id: int, room: Room
             touched.add(outcome.growth.workflow_id)
     advance.after(succeeded, others, touched)
     results = {outcome.delivery.id: outcome.result for outcome in outcomes}
-    return [brought(taken, results[taken.parent_id]) for taken in advance.taken]
+    return [brought(taken, results[taken.parent_id]) for taken in advance.taken], advance.has_arrivals
 
 
 class Rows(Protocol):
@@ -76,6 +78,7 @@ class Advance:
         self._dialect.begin(self._connection)
         self._ready: list[Advanced] = []
         self.taken: list[Taken] = []
+        self.has_arrivals = False
 
     def after(self, succeeded: Sequence[str], others: Sequence[str], workflow_ids: Collection[str]) -> None:
         """These steps of these workflows have ended: successfully, or FAILED or CANCELLED."""
@@ -177,8 +180,8 @@ class Advance:
             links = WorkflowLink.objects.using(self._using).filter(parent_id__in=failed, kind=LinkKind.FAILURE)
             children = sorted(set(links.values_list("child_id", flat=True)))
             waiting = self._records.filter(pk__in=children, status=Status.WAITING).order_by("pk")
-            # One that has been called, and put others in its place, waits for these alone.
-            waiting = waiting.exclude(waits_at__gte=ADOPTED)
+            # One that has been called, and put others in its place, waits for these alone; or for a gate.
+            waiting = waiting.exclude(waits_at__gte=ADOPTED).exclude(waits_at=AT_GATE)
             called = list(waiting.select_for_update().values_list("pk", "queue_name", "headers", "workflow_id"))
             self._records.filter(pk__in=[pk for pk, *_ in called]).update(
                 status=Status.READY, run_after=database_now(self._using)
@@ -235,11 +238,22 @@ class Advance:
         for step in self._ready:
             if step.headers is not None and any(word in step.headers for word in _TIMED):
                 self._delay(step)
+        # One that has only the value of others to take needs no place for it.
+        gated = [step for step in self._ready if is_gated(step.headers) and ADOPTS not in (step.headers or "")]
+        self._put_at_gates([step.id for step in gated])
         handed_on = publication(self._using)
         if handed_on:
             for ids in portions([step.id for step in self._ready]):
                 self._records.filter(pk__in=ids, status=Status.READY).update(**handed_on)
         self._dialect.wake(self._connection, sorted({step.queue_name for step in self._ready}))
+
+    def _put_at_gates(self, ids: Sequence[str]) -> None:
+        """What may go on by its links has its gates to pass first; what is delayed comes to them later."""
+        for some in portions(ids):
+            ready = self._records.filter(pk__in=some, status=Status.READY)
+            ready.update(status=Status.WAITING, waits_at=AT_GATE)
+            Permit.objects.using(self._using).put_at_gates([UUID(id) for id in some])
+            self.has_arrivals = True
 
     def _delay(self, step: Advanced) -> None:
         headers, changes = readable(step.headers), dict[str, Any]()

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, connections, transaction
-from django.db.models import Case, CharField, DateTimeField, F, Max, Min, Q, TextField, Value, When
-from django.db.models.expressions import Combinable
+from django.db.models import Max, Min, Q
 from django.db.models.functions import Coalesce
-from django.utils import timezone
 
 from django_taskq.brokers.base import Broker, Capabilities
+from django_taskq.brokers.database.admission import admit_arrivals, arrive
 from django_taskq.brokers.database.advancing import move_on
-from django_taskq.brokers.database.dialect import Dialect, Finished
+from django_taskq.brokers.database.dialect import Dialect, Finished, is_at_gate
+from django_taskq.brokers.database.ends import write_ends
 from django_taskq.brokers.database.feeding import feed
+from django_taskq.brokers.database.leaving import let_others_pass
 from django_taskq.brokers.database.postgresql import PostgreSQL
+from django_taskq.brokers.database.rows import UNCLAIMED, stored_time, to_message
 from django_taskq.brokers.database.sqlite import SQLite
 from django_taskq.conflicts import persist
 from django_taskq.exceptions import EnqueueError
-from django_taskq.message import EXCHANGE, NO_ROOM, Action, Delivery, ErrorText, Message, Outcome, Room
-from django_taskq.models import TaskAttempt, TaskRecord
-from django_taskq.models.clock import aware, database_now, database_now_plus, stored
+from django_taskq.gates import AT_GATE
+from django_taskq.message import NO_ROOM, Action, Delivery, Message, Outcome, Room
+from django_taskq.models import TaskRecord
+from django_taskq.models.clock import database_now
 from django_taskq.models.outbox import publication
-from django_taskq.models.task import AttemptKind, TaskQuerySet
+from django_taskq.models.task import TaskQuerySet
 from django_taskq.options import MAX_PRIORITY, MIN_PRIORITY
 from django_taskq.status import Status
 from django_taskq.steps import Link
@@ -92,12 +92,15 @@ class DatabaseBroker(Broker):
         if publish_after is not None:
             wake = []  # its depot announces it
         else:
-            wake = sorted(names) if connection.in_atomic_block else self._worth_waking(names)
+            wake = sorted(names) if connection.in_atomic_block else self.worth_waking(names)
+
+        at_gates = [(each.id, each.headers, each.priority) for each in messages if is_at_gate(each)]
 
         def write() -> None:
-            if len(messages) > 1 and not connection.in_atomic_block:
+            if at_gates or (len(messages) > 1 and not connection.in_atomic_block):
                 with transaction.atomic(using=self.using):
                     self.dialect.insert(connection, messages, wake, publish_after)
+                    arrive(self, at_gates)
             else:
                 self.dialect.insert(connection, messages, wake, publish_after)
 
@@ -108,6 +111,9 @@ class DatabaseBroker(Broker):
 
     def link(self, links: Sequence[Link]) -> None:
         self.dialect.insert_links(connections[self.using], links)
+
+    def admit(self) -> int:
+        return admit_arrivals(self)
 
     def queues_with_work(self, queue_names: Sequence[str]) -> list[str]:
         return persist(self.using, lambda: self.dialect.queues_with_work(connections[self.using], queue_names))
@@ -129,12 +135,17 @@ class DatabaseBroker(Broker):
 
     def _settle(self, process_id: int, outcomes: Sequence[Outcome], room: Room) -> tuple[list[Outcome], list[Delivery]]:
         steps = [outcome for outcome in outcomes if outcome.has_followers]
-        if not steps:
+        gated = [outcome for outcome in outcomes if outcome.is_gated]
+        if not steps and not gated:
             return self._write_all(process_id, outcomes), []
         with transaction.atomic(using=self.using, savepoint=False):
             lost = self._write_all(process_id, outcomes)
             refused = {id(outcome) for outcome in lost}
-            taken = move_on(self, [outcome for outcome in steps if id(outcome) not in refused], process_id, room)
+            steps, gated = ([each for each in some if id(each) not in refused] for some in (steps, gated))
+            taken, has_arrivals = move_on(self, steps, process_id, room) if steps else ([], False)
+            # A task's own transaction may see a database of long ago, so it is left to when this is told again.
+            if (gated or has_arrivals) and not any(outcome.is_inside for outcome in outcomes):
+                let_others_pass(self, gated, has_arrivals=has_arrivals)
         return lost, taken
 
     def _write_all(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -166,7 +177,8 @@ class DatabaseBroker(Broker):
         return give_back(self.records.held_by([process_id]), self.using, is_suspect=True)
 
     def purge(self, queue_name: str) -> int:
-        waiting = self.records.filter(queue_name=queue_name, status__in=(Status.READY, Status.SCHEDULED))
+        waits = Q(status__in=(Status.READY, Status.SCHEDULED)) | Q(status=Status.WAITING, waits_at=AT_GATE)
+        waiting = self.records.filter(waits, queue_name=queue_name)
         # Others wait for steps: those are told.
         steps = waiting.filter(workflow__isnull=False).cancel("TaskCancelled: its queue was purged")
         deleted = waiting.filter(workflow__isnull=True).delete()[1].get(TaskRecord._meta.label, 0)
@@ -182,14 +194,30 @@ class DatabaseBroker(Broker):
         return None if times["since"] is None else max(0.0, (times["now"] - times["since"]).total_seconds())
 
     def peek(self, queue_name: str, limit: int) -> list[Message]:
-        ready = self.records.filter(status=Status.READY, queue_name=queue_name).order_by("-priority", "id")[:limit]
+        ready = self.records.filter(status=Status.READY, queue_name=queue_name).order_by(
+            "-priority", Coalesce("place", "id")
+        )[:limit]
         return [to_message(record) for record in ready]
 
     def mark_started(self, process_id: int, delivery: Delivery, started_at: float) -> bool:
         held = self.records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
         return bool(persist(self.using, lambda: held.update(started_at=stored_time(started_at))))
 
-    def _worth_waking(self, queue_names: set[str]) -> list[str]:
+    def mark_all_started(self, process_id: int, deliveries: Sequence[Delivery], started_at: float) -> list[Delivery]:
+        claims = [delivery.claim for delivery in deliveries]
+        held = self.records.filter(status=Status.RUNNING, worker_id=process_id, claim__in=claims)
+        wanted = held.filter(cancel_requested_at__isnull=True)
+
+        def mark() -> set[int | None]:
+            if wanted.update(started_at=stored_time(started_at)) == len(claims):
+                return set(claims)
+            return set(wanted.values_list("claim", flat=True))
+
+        marked = persist(self.using, mark)
+        return [delivery for delivery in deliveries if delivery.claim in marked]
+
+    def worth_waking(self, queue_names: set[str]) -> list[str]:
+        """Those of these queues that this process has not rung for a moment ago."""
         now = time.monotonic()
         with self._woken_lock:
             due = sorted(name for name in queue_names if now - self._woken.get(name, 0.0) >= WAKE_INTERVAL)
@@ -210,72 +238,13 @@ class DatabaseBroker(Broker):
         return [outcome for outcome in outcomes if outcome.delivery.claim not in kept]
 
     def _settle_others(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        lost: list[Outcome] = []
-        attempts: list[TaskAttempt] = []
-        wake: set[str] = set()
         self.release(process_id, [o.delivery.claim for o in outcomes if o.action is Action.RELEASED])
         others = [o for o in outcomes if o.action not in (Action.SUCCESS, Action.RELEASED)]
-        # In id order, as every writer of several rows: two that meet wait for each other, and never in a circle.
-        for outcome in sorted(others, key=lambda o: o.delivery.id):
-            if not self._write(process_id, outcome):
-                lost.append(outcome)
-                continue
-            if outcome.error is not None and outcome.started_at is not None:
-                attempts.append(_attempt(outcome, outcome.error))
-            if outcome.action is Action.RETRY:
-                wake.add(outcome.delivery.queue_name)
-        TaskAttempt.objects.using(self.using).bulk_create(attempts)
-        self._note_cancelled([outcome for outcome in others if outcome.action is Action.RETRY])
+        lost = write_ends(self.using, process_id, others)
+        wake = {o.delivery.queue_name for o in others if o.action is Action.RETRY}
         if wake:
             self.dialect.wake(connections[self.using], sorted(wake))
         return lost
-
-    def _note_cancelled(self, retried: Sequence[Outcome]) -> None:
-        """A run that somebody cancelled while it ran is not retried: its outcome says so to whoever is told of it."""
-        if not retried:
-            return
-        rows = self.records.filter(pk__in=[o.delivery.id for o in retried], status=Status.CANCELLED)
-        cancelled = {str(pk) for pk in rows.values_list("pk", flat=True)}
-        for outcome in retried:
-            if outcome.delivery.id in cancelled:
-                outcome.action = Action.CANCELLED
-
-    def _write(self, process_id: int, outcome: Outcome) -> int:
-        delivery = outcome.delivery
-        held = self.records.filter(pk=delivery.id, status=Status.RUNNING, worker_id=process_id, claim=delivery.claim)
-        reason = outcome.error.summary if outcome.error else ""
-        if outcome.action is Action.REPLACED:
-            return held.update(status=Status.WAITING, **UNCLAIMED)
-        if outcome.action is not Action.RETRY:
-            status = Status.FAILED if outcome.action is Action.FAILED else Status.CANCELLED
-            return held.update(
-                status=status,
-                started_at=stored_time(outcome.started_at),
-                finished_at=stored_time(outcome.finished_at) or database_now(self.using),
-                reason=reason,
-            )
-        due: Any = outcome.run_after
-        if outcome.delay is not None and outcome.delay > 0:
-            due = database_now_plus(self.using, outcome.delay)
-        again = Value(Status.READY if due is None else Status.SCHEDULED, CharField())
-        handed_on = publication(self.using, unless=Q(cancel_requested_at__isnull=False)) if due is None else {}
-        now = database_now(self.using)
-        return held.update(
-            status=_unless_cancelled(again, Value(Status.CANCELLED, CharField())),
-            finished_at=_unless_cancelled(Value(None, DateTimeField()), now),
-            attempt=_unless_cancelled(F("attempt") + int(outcome.is_counted), F("attempt")),
-            reason=_unless_cancelled(Value(reason, TextField()), Value("TaskCancelled", TextField())),
-            run_after=due,
-            **UNCLAIMED,
-            **handed_on,
-        )
-
-
-def _unless_cancelled(value: Combinable, cancelled: Combinable) -> Case:
-    return Case(When(cancel_requested_at__isnull=True, then=value), default=cancelled)
-
-
-UNCLAIMED: dict[str, Any] = {"worker": None, "claim": None, "started_at": None}
 
 
 def give_back(held: TaskQuerySet, using: str, *, is_suspect: bool) -> int:
@@ -288,59 +257,3 @@ def give_back(held: TaskQuerySet, using: str, *, is_suspect: bool) -> int:
     if names:
         get_dialect(using).wake(connections[using], sorted(names))
     return count
-
-
-def to_message(record: TaskRecord) -> Message:
-    """A row as the message it was."""
-    exchange = record.queue_name.removeprefix(EXCHANGE) if record.queue_name.startswith(EXCHANGE) else None
-    return Message(
-        str(record.id),
-        record.name,
-        record.queue_name,
-        record.priority,
-        record.payload,
-        record.headers,
-        aware(record.enqueued_at),
-        record.run_after and aware(record.run_after),
-        record.expires_at and aware(record.expires_at),
-        exchange=exchange,
-        routing_key="" if exchange is None else record.headers_read.routing_key or "",
-        parent_id=str(record.parent_id) if record.parent_id else None,
-    )
-
-
-def to_delivery(record: TaskRecord) -> Delivery:
-    """A claimed row as what its claimant was handed."""
-    message = to_message(record)
-    return Delivery(
-        message.id,
-        record.claim or 0,
-        message.name,
-        message.queue_name,
-        message.payload,
-        message.headers,
-        *message.seconds(),
-        record.attempt,
-        record.crashes,
-        record.is_suspect,
-    )
-
-
-def stored_time(moment: float | None) -> datetime | None:
-    """POSIX seconds as the ORM takes them: aware with ``USE_TZ``, else naive local time."""
-    return None if moment is None else stored(datetime.fromtimestamp(moment, UTC))
-
-
-def _attempt(outcome: Outcome, error: ErrorText) -> TaskAttempt:
-    kind = AttemptKind.RETRIED if outcome.action is Action.RETRY else AttemptKind.FAILED
-    return TaskAttempt(
-        task_id=outcome.delivery.id,
-        attempt=outcome.delivery.attempt,
-        kind=kind,
-        worker=f"{socket.gethostname()}:{os.getpid()}",
-        started_at=stored_time(outcome.started_at),
-        finished_at=stored_time(outcome.finished_at) or timezone.now(),
-        class_path=error.class_path[:255],
-        message=error.message,
-        traceback=error.traceback,
-    )

@@ -16,7 +16,9 @@ from typing import ClassVar, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_taskq.brokers.database.limit_dialect import LimitDialect
 from django_taskq.brokers.database.step_dialect import ONE, StepDialect
+from django_taskq.gates import AT_GATE, is_gated
 from django_taskq.message import Delivery, Message
 
 
@@ -39,7 +41,7 @@ class Known(NamedTuple):
     headers: str | None
 
 
-class Dialect(StepDialect):
+class Dialect(StepDialect, LimitDialect):
     """The hot statements of one database. ``connection`` is Django's, of the calling thread."""
 
     vendor: ClassVar[str]
@@ -136,12 +138,26 @@ def status_of(message: Message) -> str:
     """The status a row begins with; a time that has passed delays nothing."""
     if message.is_waiting:
         return "WAITING"
-    return "READY" if message.run_after is None or message.run_after <= message.enqueued_at else "SCHEDULED"
+    if message.run_after is not None and message.run_after > message.enqueued_at:
+        return "SCHEDULED"
+    return "WAITING" if is_gated(message.headers) else "READY"
+
+
+def is_plain(message: Message) -> bool:
+    """Whether nothing is to be noted about what it waits for: it is no step, and has no gates."""
+    return message.workflow_id is None and not is_gated(message.headers)
+
+
+def is_at_gate(message: Message) -> bool:
+    """Whether it begins at its first gate: nothing else holds it back."""
+    return is_gated(message.headers) and not message.is_waiting and status_of(message) == "WAITING"
 
 
 def waits_at(message: Message) -> int | None:
-    """What the row of a step says of the link it waits for."""
-    return ONE if message.follows_one else None
+    """What a WAITING row says of the link, or the gate, that it waits for."""
+    if message.is_waiting:
+        return ONE if message.follows_one else None
+    return AT_GATE if is_at_gate(message) else None
 
 
 def may_be_direct(connection: BaseDatabaseWrapper) -> bool:

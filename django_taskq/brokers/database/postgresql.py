@@ -19,9 +19,11 @@ from django_taskq.brokers.database.dialect import (
     Known,
     Shared,
     by_shared_columns,
+    is_plain,
     may_be_direct,
     status_of,
 )
+from django_taskq.brokers.database.postgresql_limits import PostgreSQLLimits
 from django_taskq.brokers.database.postgresql_steps import PostgreSQLSteps
 from django_taskq.message import Delivery, Message
 
@@ -56,11 +58,11 @@ _CLAIM = """
     WITH taken AS MATERIALIZED (
         SELECT id FROM taskq_task WHERE status = 'READY' AND queue_name = (
             SELECT %s WHERE NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = %s AND paused_at IS NOT NULL)
-        ) ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+        ) ORDER BY priority DESC, coalesce(place, id) LIMIT %s FOR UPDATE SKIP LOCKED
     ), numbered AS (
-        SELECT id AS taken_id, row_number() OVER () - 1 AS place FROM taken
+        SELECT id AS taken_id, row_number() OVER () - 1 AS number FROM taken
     )
-    UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = %s + place
+    UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = %s + number
     FROM numbered WHERE id = taken_id RETURNING id::text, claim, name, queue_name, payload, headers,
         extract(epoch FROM expires_at)::float8, extract(epoch FROM enqueued_at)::float8,
         extract(epoch FROM run_after)::float8, attempt, crashes, is_suspect
@@ -89,7 +91,7 @@ _RELEASE = f"""
 """
 
 
-class PostgreSQL(PostgreSQLSteps, Dialect):
+class PostgreSQL(PostgreSQLSteps, PostgreSQLLimits, Dialect):
     """Statements for PostgreSQL 14 and newer."""
 
     vendor: ClassVar[str] = "postgresql"
@@ -102,7 +104,7 @@ class PostgreSQL(PostgreSQLSteps, Dialect):
         wake: Sequence[str],
         publish_after: datetime | None = None,
     ) -> None:
-        if len(messages) == 1 and messages[0].workflow_id is None and may_be_direct(connection):
+        if len(messages) == 1 and is_plain(messages[0]) and may_be_direct(connection):
             with connection.wrap_database_errors:
                 if connection.in_atomic_block:
                     statement = _INSERT_AND_WAKE if wake else _INSERT

@@ -20,6 +20,7 @@ from django_taskq.brokers.database.step_dialect import (
     Taken,
     Waiting,
 )
+from django_taskq.gates import AT_GATE
 from django_taskq.message import Delivery, Room
 from django_taskq.steps import Link
 
@@ -31,11 +32,11 @@ _INSERT_LINKS = """
 """
 
 # The sub-select is made an array so that no plan but the one by primary key is left, whatever the statistics say.
-_LOCK_WAITING = """
+_LOCK_WAITING = f"""
     SELECT id::text, waits_at FROM taskq_task
     WHERE id = ANY(ARRAY(SELECT child_id FROM unnest(%s::uuid[]) AS given(id), LATERAL (
         SELECT child_id FROM taskq_link WHERE parent_id = given.id OFFSET 0
-    ) link)) AND status = 'WAITING'
+    ) link)) AND status = 'WAITING' AND waits_at IS DISTINCT FROM {AT_GATE}
     ORDER BY id FOR UPDATE
 """
 
@@ -48,12 +49,12 @@ _FOLLOW = f"""
         ) link
     ), heads AS MATERIALIZED (
         SELECT served, head.priority, head.id FROM unnest(%s::text[]) AS served LEFT JOIN LATERAL (
-            SELECT priority, id FROM taskq_task WHERE status = 'READY' AND queue_name = served
-            ORDER BY priority DESC, id LIMIT 1
+            SELECT priority, coalesce(place, id) AS id FROM taskq_task
+            WHERE status = 'READY' AND queue_name = served ORDER BY priority DESC, coalesce(place, id) LIMIT 1
         ) head ON TRUE
         WHERE NOT EXISTS (SELECT 1 FROM taskq_queue WHERE name = served AND paused_at IS NOT NULL)
     ), chosen AS MATERIALIZED (
-        SELECT step.id AS chosen_id, row_number() OVER (ORDER BY step.priority DESC, step.id) - 1 AS place
+        SELECT step.id AS chosen_id, row_number() OVER (ORDER BY step.priority DESC, step.id) - 1 AS number
         FROM taskq_task step JOIN heads ON served = step.queue_name
         WHERE step.id = ANY(ARRAY(SELECT child_id FROM children)) AND step.status = 'WAITING' AND step.waits_at = {ONE}
             AND coalesce(step.run_after <= clock_timestamp(), TRUE)
@@ -61,9 +62,9 @@ _FOLLOW = f"""
                 OR step.priority = heads.priority AND step.id < heads.id)
     ), moved AS (
         UPDATE taskq_task SET waits_at = NULL,
-            status = CASE WHEN place < %s THEN 'RUNNING' WHEN run_after > clock_timestamp() THEN 'SCHEDULED'
+            status = CASE WHEN number < %s THEN 'RUNNING' WHEN run_after > clock_timestamp() THEN 'SCHEDULED'
                 ELSE 'READY' END,
-            worker_id = CASE WHEN place < %s THEN %s END, claim = CASE WHEN place < %s THEN %s + place END,
+            worker_id = CASE WHEN number < %s THEN %s END, claim = CASE WHEN number < %s THEN %s + number END,
             run_after = greatest(run_after, clock_timestamp())
         FROM children LEFT JOIN chosen ON chosen_id = child_id
         WHERE id = ANY(ARRAY(SELECT child_id FROM children)) AND id = child_id AND status = 'WAITING'

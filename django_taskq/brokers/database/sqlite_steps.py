@@ -19,6 +19,7 @@ from django_taskq.brokers.database.step_dialect import (
     StepDialect,
     Waiting,
 )
+from django_taskq.gates import AT_GATE
 from django_taskq.steps import Link
 
 _INSERT_LINKS = """
@@ -30,10 +31,10 @@ _INSERT_LINKS = """
 """
 
 # See the statements of PostgreSQL for what each is for.
-_WAITING = """
+_WAITING = f"""
     SELECT json_group_array(json_array(id, waits_at)) FROM taskq_task
     WHERE id IN (SELECT child_id FROM taskq_link WHERE parent_id IN (SELECT value FROM json_each(%s)))
-        AND +status = 'WAITING'
+        AND +status = 'WAITING' AND waits_at IS NOT {AT_GATE}
 """
 _ADVANCE = """
     UPDATE taskq_task SET waits_at = next,

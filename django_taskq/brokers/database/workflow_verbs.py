@@ -15,12 +15,14 @@ from django.db.models import Case, Exists, F, OuterRef, Q, TextField, Value, Whe
 
 from django_taskq import clock
 from django_taskq.brokers.database.advancing import AT_ONCE, UPSTREAM_FAILED, Advance, portions
-from django_taskq.brokers.database.broker import UNCLAIMED, DatabaseBroker, to_message
+from django_taskq.brokers.database.broker import DatabaseBroker
+from django_taskq.brokers.database.rows import UNCLAIMED, to_message
 from django_taskq.brokers.database.step_dialect import ONE
 from django_taskq.conflicts import persist
 from django_taskq.exceptions import InvalidWorkflow, ResultNotFound
+from django_taskq.gates import AT_GATE
 from django_taskq.message import Growth, Message, new_ids
-from django_taskq.models import TaskAttempt, TaskRecord, Workflow, WorkflowLink
+from django_taskq.models import Permit, TaskAttempt, TaskRecord, Workflow, WorkflowLink
 from django_taskq.models.clock import database_now, stored
 from django_taskq.models.task import TaskQuerySet
 from django_taskq.models.workflow import WorkflowStatus
@@ -158,6 +160,8 @@ def _reset(using: str, ids: Sequence[UUID], kept: set[UUID]) -> None:
     )
     changes: dict[str, Any] = {"status": Status.WAITING, "attempt": has_begun, "crashes": 0, "is_suspect": False}
     chosen.update(**changes, reason="", **UNCLAIMED, **nothing)
+    # Those that stood at gates come to them again.
+    Permit.objects.using(using).filter(task_id__in=ids).delete()
     _records(using).filter(pk__in=kept.intersection(ids)).update(waits_at=ADOPTED)
 
 
@@ -233,6 +237,7 @@ def look_after(using: str) -> int:
     moving = _records(using).filter(
         workflow_id=OuterRef("pk"), status__in=(Status.READY, Status.SCHEDULED, Status.RUNNING)
     )
+    moving |= _records(using).filter(workflow_id=OuterRef("pk"), status=Status.WAITING, waits_at=AT_GATE)
     stalled = list(unfinished.filter(~Exists(moving)).values_list("pk", flat=True)[:AT_ONCE])
     for id in stalled:
         _transact(using, partial(_unstall, using, str(id)))
@@ -252,7 +257,7 @@ def _move_on(using: str, bad: Sequence[str]) -> None:
 def _unstall(using: str, workflow_id: str) -> None:
     _workflow(using, workflow_id).update(size=F("size"))
     advance = Advance(DatabaseBroker(using))
-    waiting = _steps(using, workflow_id).filter(status=Status.WAITING).order_by("pk")
+    waiting = _steps(using, workflow_id).filter(status=Status.WAITING).exclude(waits_at=AT_GATE).order_by("pk")
     advance.let_go([str(pk) for pk in waiting.values_list("pk", flat=True)])
     advance.after((), [*_in_vain(using, [workflow_id]), *_orphaned(using, waiting)], [workflow_id])
 
