@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django_taskq.compiling import Building, Flow, Scope, bracketed
 from django_taskq.composing import Canvas, expect
 from django_taskq.exceptions import InvalidWorkflow
+from django_taskq.flow_options import parse_count
 from django_taskq.options import parse_seconds
 from django_taskq.signatures import Signature
 
@@ -123,19 +124,30 @@ class group(Canvas, kind="group"):
     """Members that run beside each other. The value is the list of theirs, in the order of the members.
 
     ``group(a, b)`` and ``group(a.s(i) for i in ...)``; groups within are dissolved. With ``spread`` the members start
-    evenly over so many seconds, the first at once. With ``on_failure="continue"`` what follows runs however the
-    members end, with errors in the places of values.
+    evenly over so many seconds, the first at once. With ``concurrency`` so many of their steps run at once at most, in
+    all workers together. With ``on_failure="continue"`` what follows runs however the members end, with errors in the
+    places of values.
     """
 
-    __slots__ = ("spread", "tasks")
+    __slots__ = ("concurrency", "spread", "tasks")
 
-    def __init__(self, *members: Any, spread: float | timedelta | None = None, on_failure: str | None = None) -> None:
+    def __init__(
+        self,
+        *members: Any,
+        spread: float | timedelta | None = None,
+        concurrency: int | None = None,
+        on_failure: str | None = None,
+    ) -> None:
         super().__init__({"on_failure": on_failure} if on_failure is not None else None)
         self.tasks: tuple[Canvas, ...] = tuple(_dissolved(map(expect, _given(members))))
         try:
             self.spread = parse_seconds(spread)
         except ValueError as error:
             raise ValueError(f"spread={spread!r} is not usable: it takes {error}") from error
+        try:
+            self.concurrency = None if concurrency is None else parse_count(concurrency)
+        except ValueError as error:
+            raise ValueError(f"concurrency={concurrency!r} is not usable: it takes {error}") from error
 
     def __repr__(self) -> str:
         return _shortened(self, f"group({self.tasks!r})") if self.tasks else "group(<empty>)"
@@ -172,12 +184,15 @@ class group(Canvas, kind="group"):
         own: dict[str, Any] = {"tasks": [member.to_dict() for member in self.tasks]}
         if self.spread is not None:
             own["spread"] = self.spread
+        if self.concurrency is not None:
+            own["concurrency"] = self.concurrency
         return {**super().to_dict(), "kwargs": own}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> group:
-        """The members and their spread."""
-        return cls(list(found["kwargs"]["tasks"]), spread=found["kwargs"].get("spread"))
+        """The members, their spread and how many run at once."""
+        own = found["kwargs"]
+        return cls(list(own["tasks"]), spread=own.get("spread"), concurrency=own.get("concurrency"))
 
     def _compiling(self, building: Building, flow: Flow, scope: Scope) -> Compiling:
         flows = yield self._members(building, flow, scope)
@@ -191,6 +206,8 @@ class group(Canvas, kind="group"):
         scope = self._inside(scope)
         if len(flow.inputs) > 1 and len(self.tasks) > 1:
             flow = building.gather(flow, with_value=_is_wanted_by(self))
+        if self.concurrency is not None:
+            scope = scope.limited(self.concurrency)
         step = (self.spread or 0.0) / max(1, len(self.tasks))
         flows: list[Flow] = []
         for number, member in enumerate(self.tasks):
@@ -218,13 +235,13 @@ class group(Canvas, kind="group"):
 
     def _called(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
         members = (member.clone(args, kwargs) for member in self.tasks) if args or kwargs else self.tasks
-        return type(self)(members, spread=self.spread)
+        return type(self)(members, spread=self.spread, concurrency=self.concurrency)
 
     def _facts(self) -> tuple[Any, ...]:
-        return self.spread, *super()._facts()
+        return self.spread, self.concurrency, *super()._facts()
 
     def _is_plain(self) -> bool:
-        return self.spread is None and super()._is_plain()
+        return self.spread is None and self.concurrency is None and super()._is_plain()
 
 
 def _dissolved(members: Iterable[Canvas]) -> Iterator[Canvas]:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta, tzinfo
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from django.conf import settings as django_settings
+from django.db import transaction
 from django.utils import timezone, translation
 from django.utils.module_loading import import_string
 
-from django_taskq import conf, registry, signals
+from django_taskq import back_pressure, conf, flow, registry, signals, uniqueness
 from django_taskq.brokers import alias_of, get_broker, get_depots
 from django_taskq.conf_brokers import DATABASE, DEFAULT_BROKER, REDIS_SCHEMES
+from django_taskq.conflicts import persist
 from django_taskq.exceptions import EnqueueError, PayloadTooLarge, UnknownQueue
 from django_taskq.message import EXCHANGE, Headers, Message, Tracking
 from django_taskq.result import Kind, OpenTransaction
+from django_taskq.status import Status
+from django_taskq.unique_keys import Decision, Holder, KeyedCall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NO_DUPLICATES: Mapping[str, Holder] = {}
 
-def enqueue(messages: Sequence[Message]) -> None:
-    """Hand ``messages`` to the broker in one round trip.
 
-    Raises :exc:`UnknownQueue` or :exc:`PayloadTooLarge` before anything is stored; errors of the database pass
-    through as they are, because the transaction they broke is the caller's.
+def enqueue(messages: Sequence[Message], *, has_room: bool = False) -> Mapping[str, Holder]:
+    """Hand ``messages`` to the broker in one round trip; returns, by their ids, the runs that some are duplicates of.
+
+    Raises :exc:`UnknownQueue`, :exc:`PayloadTooLarge` or :exc:`QueueFull` before anything is stored; errors of the
+    database pass through as they are, because the transaction they broke is the caller's. ``has_room``: the caller has
+    seen to it that they fit into their queues.
     """
     settings = conf.get_settings()
     for name in {message.queue_name for message in messages}:
@@ -35,10 +42,12 @@ def enqueue(messages: Sequence[Message]) -> None:
         # Four bytes is the most a character takes in UTF-8: only what might be too large is measured.
         if len(message.payload) * 4 > settings.max_payload:
             _check_size(message, settings.max_payload)
-    if signals.enqueue_entered.receivers:
-        messages = _enqueue_watched(messages)
+    messages = flow.gated(messages)
+    duplicates, calls = NO_DUPLICATES, uniqueness.keyed(messages)
+    if calls:
+        messages, duplicates = _enqueue_keyed(messages, calls, has_room)
     else:
-        get_broker().enqueue(messages)
+        messages = _hand_over(messages, has_room)
     if signals.task_enqueued.receivers:
         for message in messages:
             signals.send(signals.task_enqueued, message.name, message=message)
@@ -52,10 +61,34 @@ def enqueue(messages: Sequence[Message]) -> None:
     if plain:
         run: Callable[[list[str]], None] = import_string("django_taskq.worker.eager.run")
         run(plain)
+    return duplicates
 
 
-def _enqueue_watched(messages: Sequence[Message]) -> list[Message]:
-    """Hand over what the receivers have made of these, and return it."""
+def _enqueue_keyed(
+    messages: Sequence[Message], calls: Sequence[KeyedCall], has_room: bool
+) -> tuple[Sequence[Message], Mapping[str, Holder]]:
+    """Hand over those that are no duplicates, with the decision about that in one transaction."""
+    using = conf.get_settings().database
+    decide: Callable[[str, Sequence[KeyedCall]], Decision] = import_string(
+        "django_taskq.brokers.database.uniqueness.decide"
+    )
+
+    def work() -> tuple[Sequence[Message], Mapping[str, Holder]]:
+        with transaction.atomic(using=using):
+            stored, duplicates = decide(using, calls)
+            chosen = [stored.get(message.id, message) for message in messages if message.id not in duplicates]
+            return _hand_over(chosen, has_room) if chosen else chosen, duplicates
+
+    return persist(using, work)
+
+
+def _hand_over(messages: Sequence[Message], has_room: bool) -> Sequence[Message]:
+    """Give these to the broker, as the receivers that watch it have changed them, and return them so."""
+    if not has_room:
+        back_pressure.make_room(messages)
+    if not signals.enqueue_entered.receivers:
+        get_broker().enqueue(messages)
+        return messages
     chosen, token, error = list(messages), dict[str, object](), None
     signals.send(signals.enqueue_entered, None, messages=chosen, token=token)
     try:
@@ -72,6 +105,7 @@ def check(message: Message) -> None:
     """Raise the :exc:`EnqueueError` that :func:`enqueue` would raise for this one, so that it can be left out."""
     check_queue(message.queue_name)
     _check_size(message, conf.get_settings().max_payload)
+    uniqueness.keyed(flow.gated((message,)))
 
 
 def known_queues() -> set[str]:
@@ -82,6 +116,13 @@ def known_queues() -> set[str]:
     return {conf.DEFAULT_QUEUE, *settings.queues} | registry.queue_names() | routed | bound
 
 
+def first_status(message: Message) -> Status:
+    """The status with which the run of this call begins."""
+    if message.run_after is not None and message.run_after > message.enqueued_at:
+        return Status.SCHEDULED
+    return Status.WAITING if flow.holds_back(message) else Status.READY
+
+
 def kind_of(message: Message, marker: OpenTransaction | None) -> Kind:
     """What a handle on this call stands for.
 
@@ -89,7 +130,8 @@ def kind_of(message: Message, marker: OpenTransaction | None) -> Kind:
     """
     if message.exchange is not None:
         return Kind.COPIED
-    if message.tracking is Tracking.ROW or marker is not None or not _is_on_depot(message.queue_name):
+    has_row = message.tracking is Tracking.ROW or marker is not None or flow.holds_back(message)
+    if has_row or not _is_on_depot(message.queue_name):
         return Kind.RUN
     return Kind.LATE if message.tracking is Tracking.END else Kind.SILENT
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django_taskq import conf, registry, routing, serializers
 from django_taskq.exceptions import InvalidArguments, InvalidWorkflow, UnknownTask, WorkflowTooLarge
+from django_taskq.gates import Gate, Kind
+from django_taskq.message import new_ids
 from django_taskq.plan import Input, Node, Plan
 from django_taskq.steps import LinkKind
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 TIMING = ("countdown", "run_after")
+GATES = "gates"  # among the options of a signature that is compiled: what its groups let through, the inner ones first
 # Stands for a parent's result where arguments are only counted.
 _RESULT = object()
 
@@ -82,6 +85,11 @@ class Scope(NamedTuple):
         own = {name: value for name, value in options.items() if name != "on_failure"}
         timing = {name: own.pop(name) for name in TIMING if name in own}
         return self._replace(options={**self.options, **own}, timing=timing or self.timing)
+
+    def limited(self, most: int) -> Scope:
+        """The scope of members of which so many run at once: those of a group within count for both."""
+        gate = Gate(Kind.GROUP, new_ids(1)[0], most=most)
+        return self._replace(options={**self.options, GATES: (gate, *self.options.get(GATES, ()))})
 
     def completed(self, own: Mapping[str, Any]) -> Mapping[str, Any]:
         """A signature's options, with the scope's where they say nothing, and the delay."""

@@ -112,10 +112,10 @@ class TaskResult(Generic[R]):
     """A run's handle: what was known when it was made or last refreshed.
 
     Reading attributes costs nothing; :meth:`refresh` and :meth:`get` read the database. Every method has an async
-    twin with an ``a`` in front.
+    twin with an ``a`` in front. ``is_duplicate`` says that the call got no run of its own: this is an earlier one's.
     """
 
-    __slots__ = ("_kind", "_open", "_record", "_status", "id", "name")
+    __slots__ = ("_kind", "_open", "_record", "_status", "id", "is_duplicate", "name")
 
     def __init__(
         self,
@@ -125,8 +125,10 @@ class TaskResult(Generic[R]):
         status: Status = Status.READY,
         open: OpenTransaction | None = None,
         kind: Kind = Kind.RUN,
+        is_duplicate: bool = False,
     ) -> None:
         self.id = str(id)
+        self.is_duplicate = is_duplicate
         self.name = name
         self._status = status
         self._kind = kind

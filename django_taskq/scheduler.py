@@ -8,7 +8,7 @@ depends on it. What is due is compared by the clock of the database.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F
 
-from django_taskq import client, clock, conf, registry, routing, serializers
+from django_taskq import back_pressure, client, clock, conf, registry, routing, serializers
 from django_taskq.brokers.database.broker import get_dialect
 from django_taskq.cancelling import cancel_records
 from django_taskq.conf_routes import Route
@@ -29,10 +29,12 @@ from django_taskq.models.schedule import PROGRESS, Decision, PeriodicTaskQuerySe
 from django_taskq.overdue import Overdue, find_overdue
 from django_taskq.schedules import Overlap
 from django_taskq.status import FINAL
+from django_taskq.unique_keys import Holder
 
 logger = logging.getLogger("django_taskq")
 
 DECIDED_AT_ONCE = 200
+DUPLICATE = "the task is unique, and this run was there already"
 # Seconds after which the database ends a transaction of a scheduler that was frozen inside it.
 MOST_FROZEN = 5.0
 
@@ -194,6 +196,8 @@ def _enqueue(row: PeriodicTask, due: datetime, this: Round) -> None:
     message = build_message(row, due, this.now)
     try:
         client.check(message)
+        # Now, so that one which does not fit is left out, and the others are not.
+        back_pressure.make_room([each for each in this.messages if each.queue_name == message.queue_name] + [message])
     except EnqueueError as error:
         logger.error("periodic task %s could not be enqueued: %s", row.name, error)
         _note(row, Decision.REFUSED, due, due, 1, this, reason=f"{type(error).__name__}: {error}")
@@ -242,7 +246,7 @@ def _route(row: PeriodicTask) -> Route:
 def _write(using: str, rows: list[PeriodicTask], this: Round) -> None:
     ScheduleTick.objects.using(using).bulk_create(this.ticks)
     if this.messages:
-        client.enqueue(this.messages)
+        _note_duplicates(using, rows, this, client.enqueue(this.messages, has_room=True))
     if this.cancelled:
         # After that: when several due times are decided at once, the previous run may be one of these.
         cancel_records(TaskRecord.objects.using(using).filter(pk__in=this.cancelled))
@@ -250,6 +254,20 @@ def _write(using: str, rows: list[PeriodicTask], this: Round) -> None:
     PeriodicTask.objects.using(using).bulk_create(
         rows, update_conflicts=True, unique_fields=["id"], update_fields=[*PROGRESS, "is_enabled"]
     )
+
+
+def _note_duplicates(using: str, rows: list[PeriodicTask], this: Round, duplicates: Mapping[str, Holder]) -> None:
+    """Runs of unique tasks that were there already: they are what these due times stand for."""
+    holders = {UUID(id): UUID(holder.id) for id, holder in duplicates.items()}
+    if not holders:
+        return
+    ticks = [tick for tick in this.ticks if tick.run_id in holders]
+    for tick in ticks:
+        tick.run_id, tick.reason = holders[cast(UUID, tick.run_id)], DUPLICATE
+    ScheduleTick.objects.using(using).bulk_update(ticks, ["run_id", "reason"])
+    for row in rows:
+        row.last_run_id = holders.get(cast(UUID, row.last_run_id), row.last_run_id)
+    this.cancelled = [id for id in this.cancelled if id not in holders.values()]
 
 
 def _decide_alone(using: str, pk: int) -> int:
@@ -274,12 +292,14 @@ def run_now(row: PeriodicTask) -> str:
     now = clock.now()
     message = build_message(row, now, now)
     with transaction.atomic(using=using):
-        ScheduleTick.objects.using(using).create(
+        tick = ScheduleTick.objects.using(using).create(
             periodic_task=row, due_at=stored(now), decision=Decision.BY_HAND, run_id=UUID(message.id)
         )
-        periodic_tasks().filter(pk=row.pk).update(last_run_id=UUID(message.id))
-        client.enqueue([message])
-    return message.id
+        duplicates = client.enqueue([message])
+        _note_duplicates(using, [row], Round(now, set(), [tick]), duplicates)
+        id = duplicates[message.id].id if duplicates else message.id
+        periodic_tasks().filter(pk=row.pk).update(last_run_id=UUID(id))
+    return id
 
 
 def skip_next(row: PeriodicTask) -> datetime | None:

@@ -17,9 +17,11 @@ from django.apps import apps
 from django.db import transaction
 from django.utils.module_loading import import_string
 
-from django_taskq import client, clock, conf, registry
+from django_taskq import client, clock, conf, flow, registry
 from django_taskq.brokers import get_broker
+from django_taskq.compiling import GATES
 from django_taskq.exceptions import UnknownTask
+from django_taskq.gates import written
 from django_taskq.message import Feed, Growth, Headers, Message, Tracking, new_ids
 from django_taskq.plan import Running
 from django_taskq.result import open_transaction
@@ -68,7 +70,7 @@ def grow(plan: Plan, workflow_id: str, *, adopter: str | None = None, name: str 
     for some, theirs in writer.portions(plan.nodes):
         for message in some:
             client.check(message)
-        messages += [replace(message, is_waiting=True, headers=_grown(message.headers)) for message in some]
+        messages += flow.gated([replace(message, is_waiting=True, headers=_grown(message.headers)) for message in some])
         links += theirs
     if adopter is not None:
         links += writer.links_to(adopter, plan.sinks, first=ADOPTED)
@@ -147,7 +149,7 @@ class _Writer:
         task, changes = _called(first, first.number in self._needed)
         made = task.messages([(node.signature.args, node.signature.kwargs) for node, _ in some], first.front)
         headers = Headers.loads(made[0].headers)._replace(workflow=self._workflow_id, **changes).dumps()
-        follows_one = len(first.inputs) == 1 and first.inputs[0].kind is not LinkKind.FAILURE
+        follows_one = len(first.inputs) == 1 and first.inputs[0].kind is not LinkKind.FAILURE and not changes["gates"]
         has_own_time = changes.get("expires") is not None or changes.get("countdown") is not None
         for message, (_, id) in zip(made, some, strict=True):
             yield replace(
@@ -192,9 +194,10 @@ def _called(node: Node, is_needed: bool) -> tuple[Task[Any, Any], dict[str, Any]
     task = registry.find(node.signature.task)
     if task is None:
         raise UnknownTask(f"no task is named {node.signature.task!r}, so no workflow can have it as a step")
-    options = {name: value for name, value in node.signature.options.items() if name != "on_failure"}
+    options = {name: value for name, value in node.signature.options.items() if name not in ("on_failure", GATES)}
     task = task.using(**options) if options else task
-    changes: dict[str, Any] = {"feed": _feed(node), "label": node.label}
+    gates = written(node.signature.options.get(GATES, ()))
+    changes: dict[str, Any] = {"feed": _feed(node), "label": node.label, "gates": gates}
     if node.inputs:
         # Counted from when the step becomes ready.
         call = task.call_options

@@ -50,7 +50,10 @@ class TaskqBackend(framework.BaseTaskBackend):
         twins.twin_of(task, SENDER)
 
     def enqueue(self, task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Enqueue a run. ``TypeError`` and ``ValueError`` for arguments that the framework's JSON rule refuses."""
+        """Enqueue a run. ``TypeError`` and ``ValueError`` for arguments that the framework's JSON rule refuses.
+
+        The result of a duplicate is that of the run which has its key.
+        """
         self.validate_task(task)
         if not tasks.is_importable(task):
             path = task.module_path
@@ -58,9 +61,11 @@ class TaskqBackend(framework.BaseTaskBackend):
         twin = twins.twin_of(task, SENDER)
         message = twin.message_for(task, plain(list(args)), plain(dict(kwargs)))
         try:
-            client.enqueue((message,))
+            duplicates = client.enqueue((message,))
         except UnknownQueue as error:
             raise framework.InvalidTask(str(error)) from error
+        if duplicates:
+            return self.get_result(duplicates[message.id].id)
         if conf.get_settings().eager:
             return self.get_result(message.id)
         # Receivers of the signal had an object of their own.
