@@ -10,7 +10,7 @@ from django.db import OperationalError
 
 from django_taskq import maintenance
 from django_taskq.brokers import get_broker
-from django_taskq.maintenance import Death
+from django_taskq.charging import Death
 from django_taskq.message import Delivery, Message
 from django_taskq.testing.capturing import AnyTask, name_of
 from django_taskq.worker import eager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django_taskq import client, maintenance, open_resources, scheduler
@@ -28,8 +28,9 @@ MOST_RUNS = 10_000
 def drain(*, limit: int = MOST_RUNS) -> list[TaskResult[Any]]:
     """Run what is due, and what that enqueues, until nothing is; returns results in the order of the attempts.
 
-    Delayed runs, retries with a back-off and schedules run when their time has come: see :func:`advance`. An error of
-    a task is recorded, as in a worker: ask the result. More than ``limit`` attempts raise ``RuntimeError``.
+    Delayed runs, retries with a back-off and schedules run when their time has come: see :func:`advance`. Batches are
+    made of what is there, and wait for nothing. An error of a task is recorded, as in a worker: ask the result. More
+    than ``limit`` attempts raise ``RuntimeError``.
     """
     with open_resources.scope():
         return _drain(limit)
@@ -40,9 +41,11 @@ def _drain(limit: int) -> list[TaskResult[Any]]:
     while (delivery := _next()) is not None:
         if len(results) >= limit:
             raise RuntimeError(f"drain() made {limit} attempts and there is more: does {delivery.name} enqueue itself?")
+        mates = list[Delivery]()
         if not faults.kills(delivery):
-            eager.run_claimed(delivery)
-        results.append(TaskResult(delivery.id, delivery.name))
+            mates = eager.mates_of(delivery)
+            eager.run_claimed(delivery, *mates)
+        results += [TaskResult(each.id, each.name) for each in (delivery, *mates)]
     for result in results:
         result.refresh()
     return results
@@ -53,6 +56,7 @@ def _next() -> Delivery | None:
     scheduler.run_due()
     while maintenance.promote_due():
         pass
+    maintenance.tend_limits()
     # A test's transaction never commits, so nothing gets to a depot from it; the rows are there.
     broker = get_rows()
     for name in broker.queues_with_work(sorted(client.known_queues())):
@@ -98,7 +102,9 @@ def _next_due() -> datetime | None:
     """When the next delayed run or schedule is due."""
     delayed = maintenance.records().filter(status=Status.SCHEDULED).order_by("run_after")
     planned = scheduler.periodic_tasks().active().filter(next_start_at__isnull=False).order_by("next_start_at")
+    opening = maintenance.next_opening()
     found = [
+        None if opening is None else datetime.fromtimestamp(opening, UTC),
         delayed.values_list("run_after", flat=True).first(),
         planned.values_list("next_start_at", flat=True).first(),
     ]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from django.db.models import Q
 
-from django_taskq import maintenance
+from django_taskq import maintenance, registry
 from django_taskq.status import Status
 from django_taskq.worker.child import Child
 from django_taskq.worker.crew import Crew
@@ -72,7 +72,7 @@ def lasting(child: Child, now: float) -> list[int]:
 
 
 def marked(held: list[Held]) -> list[Held]:
-    """Those whose rows somebody has asked to cancel."""
+    """Those whose rows somebody has asked to cancel. Not a batch, which goes on for the sake of its other calls."""
     if not held:
         return []
     by_process = defaultdict(list)
@@ -80,5 +80,5 @@ def marked(held: list[Held]) -> list[Held]:
         by_process[process_id].append(claim)
     mine = reduce(or_, (Q(worker_id=process_id, claim__in=claims) for process_id, claims in by_process.items()))
     rows = maintenance.records().filter(mine, status=Status.RUNNING, cancel_requested_at__isnull=False)
-    found = set(rows.order_by().values_list("worker_id", "claim"))
+    found = set(rows.exclude(name__in=registry.batch_names()).order_by().values_list("worker_id", "claim"))
     return [each for each in held if each in found]

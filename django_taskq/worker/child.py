@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from django_taskq import sizes
+from django_taskq.charging import Death
 from django_taskq.exceptions import TaskqError
-from django_taskq.maintenance import Death
 from django_taskq.worker import identity, process, reaping, starting, table
 from django_taskq.worker.health.totals import Totals
 from django_taskq.worker.options import Post

@@ -110,6 +110,7 @@ class LoopLane(Lane):
             if delivery is None:
                 self._is_ending = True
                 continue
+            assert isinstance(delivery, Delivery)  # a batch is no coroutine
             slot = self._free.pop()
             # Not a copy of this context, which may be that of the run before.
             slot.task = self.loop.create_task(slot.run(delivery), context=Context())
@@ -228,7 +229,7 @@ class LoopSlot:
     async def _commit_start(self, delivery: Delivery) -> bool:
         loop = self._lane.loop
         answer: asyncio.Future[bool] = loop.create_future()
-        self._courier.ask_start(delivery, lambda held: loop.call_soon_threadsafe(answer.set_result, held))
+        self._courier.starts.ask([delivery], lambda held: loop.call_soon_threadsafe(answer.set_result, bool(held)))
         return await answer
 
 

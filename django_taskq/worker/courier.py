@@ -13,8 +13,6 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 from django.db import connections
@@ -32,6 +30,7 @@ from django_taskq.worker.health.counts import Reporter
 from django_taskq.worker.lane import Lane, Lanes
 from django_taskq.worker.memory import Wear
 from django_taskq.worker.recorder import Recorder
+from django_taskq.worker.starts import Starts
 
 logger = logging.getLogger("django_taskq")
 
@@ -61,6 +60,7 @@ class Courier:
 
         Of the table's slots the last ``coroutines`` are on the loop, the others are threads.
         """
+        self.starts = Starts(self._wake)
         self.threads, self.coroutines = make_lanes(slot_table, coroutines, self)
         self._lanes = Lanes(self.threads, self.coroutines)
         self.slots: list[Any] = [slot for lane in self._lanes for slot in lane.slots]
@@ -74,9 +74,9 @@ class Courier:
         self._wear = wear or Wear(slot_table, None, None)
         self._finished: deque[Outcome] = deque()
         self._unrecorded: list[Outcome] = []
-        self._starts: deque[tuple[Delivery, Callable[[bool], None]]] = deque()
         self._doubtful: list[int] = []
         self._look_at = 0.0
+        self._had_rung = False
         self._idle_since = math.inf
         self._has_rung = True
         self._is_prepared = False
@@ -100,17 +100,6 @@ class Courier:
     def is_stopping(self) -> bool:
         """Whether what runs should come to an end."""
         return self._gives_back or self._is_asked_to_stop
-
-    def commit_start(self, delivery: Delivery) -> bool:
-        """Commit the start of a run before it is made; False when its claim was lost."""
-        answer: SimpleQueue[bool] = SimpleQueue()
-        self.ask_start(delivery, answer.put)
-        return answer.get()
-
-    def ask_start(self, delivery: Delivery, answer: Callable[[bool], Any]) -> None:
-        """:meth:`commit_start` for who cannot wait: ``answer`` is called in the courier's thread."""
-        self._starts.append((delivery, answer))
-        self._wake()
 
     def record_here(self, outcome: Outcome) -> bool:
         """Record a success on the calling thread's connection, in its open transaction; False when it was lost."""
@@ -152,7 +141,7 @@ class Courier:
         self._is_waiting = True
         # Whoever finishes from here on sees the flag and wakes us; what finished before is seen by this look.
         is_low = any(lane.is_low for lane in self._lanes)
-        if self._starts or (self._finished and is_low and not self._backoff):
+        if self.starts or (self._finished and is_low and not self._backoff):
             self._is_waiting = False
             return
         # While there is no room for more nobody reads what the broker sends, and it would ring on and on.
@@ -168,7 +157,8 @@ class Courier:
             return self._backoff
         until_look = POLL_INTERVAL if self._is_ending else max(0.0, self._look_at - time.monotonic())
         if self._lanes.held or self._finished:
-            return min(BUSY_INTERVAL, until_look) if self._lanes.room() else BUSY_INTERVAL
+            soon = min(BUSY_INTERVAL, self._lanes.seconds_until_due())
+            return min(soon, until_look) if self._lanes.room() else soon
         return 0.0 if self._has_rung else until_look
 
     def _obey(self, heard: bytes) -> None:
@@ -206,14 +196,15 @@ class Courier:
                 self._broker.prepare()
                 self._is_prepared = True
             self._exchange(outcomes)
-            self._commit_starts()
+            self._lanes.hand_on()
+            self.starts.work_off(self._broker, self._process_id)
             self._watch_slots()
             self._backoff = 0.0
         except Error as error:
             self._recover(error)
         if self._quota == 0 and self._lanes.held == 0:
             self._fetch_no_more()
-        self._table.words[table.HELD], self._table.words[table.SOUND] = self._lanes.held, not self._backoff
+        self._table.words[table.HELD], self._table.words[table.SOUND] = self._lanes.load, not self._backoff
         self._wear.look()
         if self._reporter is not None:
             self._reporter.send()
@@ -224,6 +215,8 @@ class Courier:
         want = self._wanted(outcomes)
         if not (outcomes or want or self._doubtful):
             return
+        if want and (self._has_rung or self._had_rung):
+            self._broker.admit()
         lost, taken = list[Outcome](), list[Delivery]()
         self._fetcher.next_claim = max(self._fetcher.next_claim, self._table.words[table.REVOKED] + 1)
         first_claim, last_claim = self._fetcher.next_claim, self._fetcher.most_claims(want)
@@ -270,7 +263,7 @@ class Courier:
             return 0
         now = time.monotonic()
         avoided, self._fetcher.avoided = self._fetcher.avoided, self._lanes.avoided()
-        self._has_rung |= not avoided <= self._fetcher.avoided or any(outcome.has_followers for outcome in outcomes)
+        self._has_rung |= not avoided <= self._fetcher.avoided or any(outcome.frees_others for outcome in outcomes)
         if not self._has_rung and now < self._look_at:
             return 0
         room = self._lanes.room(outcomes)
@@ -286,6 +279,7 @@ class Courier:
             # Whoever rang within the interval of an earlier ring was not heard: look once more after that.
             may_have_missed = self._has_rung or taken or self._broker.is_behind
             self._look_at = now + (WAKE_INTERVAL if may_have_missed else POLL_INTERVAL * random.uniform(0.8, 1.2))
+        self._had_rung = self._has_rung
         self._has_rung = False
         rest = self._lanes.hand_out(taken)
         if self._quota is not None:
@@ -295,13 +289,6 @@ class Courier:
         self._idle_since = min(self._idle_since, now) if is_idle else math.inf
         self._table.words[table.IDLE] = is_idle
         self._table.words[table.DRY] = is_idle and now - self._idle_since >= self._broker.doubt()
-
-    def _commit_starts(self) -> None:
-        while self._starts:
-            delivery, answer = self._starts[0]
-            is_held = self._broker.mark_started(self._process_id, delivery, time.time())
-            self._starts.popleft()
-            answer(is_held)
 
     def _watch_slots(self) -> None:
         """Show what lasts as RUNNING, and let nothing wait behind it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from asgiref.sync import sync_to_async
@@ -23,13 +23,16 @@ from django_taskq.exceptions import (
     InvalidArguments,
     LeaseLost,
     PayloadTooLarge,
+    Refused,
     Release,
     Replace,
     Retry,
     SerializationError,
+    Snooze,
     TaskExpired,
     UnknownTask,
 )
+from django_taskq.gates import Gate
 from django_taskq.message import NO_HEADERS, Action, Delivery, ErrorText, Headers, Outcome
 from django_taskq.steps import GATHER
 from django_taskq.task import Task
@@ -52,19 +55,19 @@ def execute(delivery: Delivery, guard: Guard) -> Outcome:
 
 
 def _execute(delivery: Delivery, guard: Guard) -> Outcome:
-    run = _prepare(delivery, guard.stop_requested)
+    run = prepare(delivery, guard.stop_requested)
     if isinstance(run, Outcome):
         return run
     if run.task.needs and (given_back := equip(run, guard)) is not None:
         return given_back
-    soft, hard, most_memory = _limits(run.task, run.headers)
+    soft, hard, most_memory = limits(run.task, run.headers)
     if not guard.begin(delivery, hard, most_memory, commit_first=_must_commit_first(run)):
         return Outcome(delivery, Action.RELEASED)
     outcome = _attempt(run, guard, soft)
     if task_hooks.have_after(run):
         # With the limits of the call anew, and charged like it; but what is decided stands.
         guard.begin(delivery, hard, most_memory, commit_first=False)
-        with _surroundings(run.headers):
+        with surroundings(run.headers):
             task_hooks.after(run, outcome)
         guard.end()
     if signals.task_left.receivers:
@@ -82,7 +85,7 @@ def _attempt(run: TaskContext, guard: Guard, soft: float | None) -> Outcome:
             if signals.task_started.receivers:
                 signals.send(signals.task_started, run.name, delivery=run.delivery)
             if run.task.hooks:
-                with _surroundings(run.headers):
+                with surroundings(run.headers):
                     task_hooks.before(run)
             drive = Drive(run.task.coroutine(run.args, equipped(run))) if run.task.is_async else None
             guard.arm(soft, drive)
@@ -92,23 +95,23 @@ def _attempt(run: TaskContext, guard: Guard, soft: float | None) -> Outcome:
     except BaseException as error:
         # The limit may have struck inside end() itself; this time it gets through.
         guard.end()
-        return _failure(run, error, is_cancel=guard.is_cancel(error))
+        return failure(run, error, is_cancel=guard.is_cancel(error))
 
 
 async def execute_on_loop(delivery: Delivery, guard: LoopGuard) -> Outcome:
     """:func:`execute` for the task of a coroutine, on the running loop. The caller gives it a context of its own."""
-    run = _prepare(delivery, guard.stop_requested)
+    run = prepare(delivery, guard.stop_requested)
     if isinstance(run, Outcome):
         return run
     if run.task.needs and (given_back := await equip_on_loop(run, guard)) is not None:
         return given_back
-    soft, hard, most_memory = _limits(run.task, run.headers)
+    soft, hard, most_memory = limits(run.task, run.headers)
     if not await guard.begin(delivery, hard, most_memory, commit_first=_must_commit_first(run)):
         return Outcome(delivery, Action.RELEASED)
     outcome = await _attempt_on_loop(run, guard, soft)
     if task_hooks.have_after(run):
         await guard.begin(delivery, hard, most_memory, commit_first=False)
-        with _surroundings(run.headers):
+        with surroundings(run.headers):
             await sync_to_async(task_hooks.after)(run, outcome)
         guard.end()
     if signals.task_left.receivers:
@@ -126,22 +129,22 @@ async def _attempt_on_loop(run: TaskContext, guard: LoopGuard, soft: float | Non
             if signals.task_started.receivers:
                 await signals.asend(signals.task_started, run.name, delivery=run.delivery)
             if run.task.hooks:
-                with _surroundings(run.headers):
+                with surroundings(run.headers):
                     await sync_to_async(task_hooks.before)(run)
             drive = Drive(run.task.coroutine(run.args, equipped(run)))
             guard.arm(soft, drive)
-            with _surroundings(run.headers):
+            with surroundings(run.headers):
                 value = await drive.run()
             guard.end()
-            return _success(run, value)
+            return success(run, value)
         finally:
             guard.end()
     except BaseException as error:
         guard.end()
-        return _failure(run, error, is_cancel=guard.is_cancel(error))
+        return failure(run, error, is_cancel=guard.is_cancel(error))
 
 
-def _prepare(delivery: Delivery, stop_requested: Callable[[], bool] | None) -> TaskContext | Outcome:
+def prepare(delivery: Delivery, stop_requested: Callable[[], bool] | None) -> TaskContext | Outcome:
     """The run that is to be made, or what becomes of it without being made."""
     task = registry.find(delivery.name)
     if task is None:
@@ -181,21 +184,22 @@ def _call(run: TaskContext, guard: Guard, drive: Drive | None) -> Outcome:
         return _call_in_transaction(run, guard)
     value = _invoke(run, drive)
     guard.end()
-    return _success(run, value)
+    return success(run, value)
 
 
 def _call_in_transaction(run: TaskContext, guard: Guard) -> Outcome:
     with transaction.atomic(using=conf.get_settings().database):
         value = _invoke(run, None)
         guard.end()
-        outcome = _success(run, value)
+        outcome = success(run, value)
+        outcome.is_inside = True
         if not guard.commit(outcome):
             raise LeaseLost(f"the claim on run {run.id} of {run.name} was lost while it ran")
-    outcome.is_recorded = True
+    outcome.is_recorded, outcome.is_inside = True, False
     return outcome
 
 
-def _success(run: TaskContext, value: Any) -> Outcome:
+def success(run: TaskContext, value: Any) -> Outcome:
     finished_at = clock.time()
     text = _result_text(run.task, run.headers, value)
     outcome = Outcome(run.delivery, Action.SUCCESS, run.started_at, finished_at, text)
@@ -209,12 +213,12 @@ def _invoke(run: TaskContext, drive: Drive | None) -> Any:
     headers = run.headers
     if headers.language is None and headers.timezone is None:
         return run.task.call(run.args, equipped(run)) if drive is None else drive.run_here()
-    with _surroundings(headers):
+    with surroundings(headers):
         return run.task.call(run.args, equipped(run)) if drive is None else drive.run_here()
 
 
 @contextmanager
-def _surroundings(headers: Headers) -> Iterator[None]:
+def surroundings(headers: Headers) -> Iterator[None]:
     """The language and time zone that were active at enqueue, where they are not the defaults."""
     if headers.language is None and headers.timezone is None:
         yield
@@ -250,8 +254,11 @@ def _result_text(task: Task[Any, Any], headers: Headers, value: Any) -> str | No
     return text
 
 
-def _failure(run: TaskContext, error: BaseException, *, is_cancel: bool) -> Outcome:
+def failure(run: TaskContext, error: BaseException, *, is_cancel: bool) -> Outcome:
     outcome = _after_error(run, error, is_cancel=is_cancel)
+    if run.task.options.breaker is not None and outcome.error is not None and outcome.action is not Action.CANCELLED:
+        cause = error.cause if isinstance(error, Retry) else error
+        outcome.trips = path_of(type(cause)) if isinstance(cause, run.task.options.breaker.on) else ""
     if run.task.hooks or (run.task.watcher is not None and outcome.action is Action.FAILED):
         outcome.exception = error.with_traceback(of_the_task(error))
     return outcome
@@ -265,6 +272,11 @@ def _after_error(run: TaskContext, error: BaseException, *, is_cancel: bool) -> 
         return _replaced(run, error)
     if is_cancel:
         return Outcome(delivery, Action.CANCELLED, started_at, finished_at, error=describe(error))
+    if isinstance(error, Refused):
+        gate = cast(Gate, error.gate)
+        return Outcome(delivery, Action.RETRY, started_at, finished_at, is_counted=False, gate=gate)
+    if isinstance(error, Snooze):
+        return Outcome(delivery, Action.RETRY, started_at, finished_at, delay=error.delay, is_counted=False)
     if isinstance(error, Retry):
         text = describe(error.cause) if error.cause is not None else ErrorText(path_of(Retry), str(error))
         due = error.run_after if isinstance(error.run_after, datetime) else None
@@ -279,8 +291,8 @@ def _after_error(run: TaskContext, error: BaseException, *, is_cancel: bool) -> 
 def _replaced(run: TaskContext, error: Replace) -> Outcome:
     try:
         growth, constant = growing.replacing(run, error.canvas)
-    except Exception as failure:
-        return Outcome(run.delivery, Action.FAILED, run.started_at, clock.time(), error=describe(failure))
+    except Exception as refusal:
+        return Outcome(run.delivery, Action.FAILED, run.started_at, clock.time(), error=describe(refusal))
     action = Action.SUCCESS if growth is None else Action.REPLACED
     return Outcome(run.delivery, action, run.started_at, clock.time(), constant, growth=growth)
 
@@ -296,7 +308,7 @@ def _unknown(delivery: Delivery) -> Outcome:
     return Outcome(delivery, Action.RETRY, error=error, delay=delay, is_counted=False)
 
 
-def _limits(task: Task[Any, Any], headers: Headers) -> tuple[float | None, float | None, int]:
+def limits(task: Task[Any, Any], headers: Headers) -> tuple[float | None, float | None, int]:
     settings, options = conf.get_settings(), task.options
     # What was set while workers run goes before what the code says, and what a call says before both.
     set_soft, set_hard = overrides.limits.get(task.name, overrides.NONE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from django_taskq.message import Delivery, Outcome
@@ -36,6 +36,13 @@ class Guard(Protocol):
 
     def is_cancel(self, error: BaseException) -> bool:
         """Whether this is the error that was raised in the run to cancel it, and no other of that class."""
+
+
+class BatchGuard(Guard, Protocol):
+    """What the slot does around the call of a batch."""
+
+    def begin_batch(self, deliveries: Sequence[Delivery], hard: float | None, memory: int = 0) -> Collection[int]:
+        """Commit the start of all, and publish it with the limits of the call. Returns the claims that may run."""
 
 
 class LoopGuard(Protocol):

@@ -6,6 +6,7 @@ And on depots, where there are any: rows handed to them, and what they hold for 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import deque
@@ -18,8 +19,8 @@ from django.db.utils import Error
 from django_taskq import client, conf, maintenance
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.database.broker import give_back
+from django_taskq.charging import Death
 from django_taskq.exceptions import TaskqError
-from django_taskq.maintenance import Death
 from django_taskq.worker.hygiene import drop_connections
 from django_taskq.worker.service import Service
 from django_taskq.worker.table import SlotTable
@@ -32,6 +33,7 @@ RESCUE_INTERVAL = 5.0
 LOST_INTERVAL = 20.0  # a run that a depot has lost is published again after one to two of these
 PRUNE_INTERVAL = 60.0
 PRUNED_A_ROUND = 5000
+DECLARED_A_ROUND = 1000
 
 
 @dataclass(slots=True)
@@ -59,6 +61,10 @@ class Keeper(Service):
         self._ended: deque[tuple[int, Mapping[int, TaskqError]]] = deque()
         self._until_due: float | None = None
         self._workflows = Duty("look after workflows", self._look_after_workflows, LOOK_INTERVAL)
+        # Not by the first look, for which the start of the worker waits.
+        self._declared = Duty("declare limits", self._declare_limits, due_at=time.monotonic() + LOOK_INTERVAL)
+        self._limits = Duty("tend limits", self._tend_limits)
+        self._until_open: float | None = None
         self._duties = self._make_duties()
 
     @property
@@ -105,8 +111,8 @@ class Keeper(Service):
             except Exception as error:
                 logger.error("%s failed to %s; it goes on", self.name, duty.name, exc_info=error)
                 drop_connections()
-        until_due = self._until_due
-        return LOOK_INTERVAL if until_due is None else min(LOOK_INTERVAL, max(0.0, until_due - SHORTEST_LOOK))
+        known = [until for until in (self._until_due, self._until_open) if until is not None]
+        return min(LOOK_INTERVAL, *(max(0.0, until - SHORTEST_LOOK) for until in known)) if known else LOOK_INTERVAL
 
     def _make_duties(self) -> list[Duty]:
         """In the order in which they are done: a depot can be slow, so what needs only the rows comes first."""
@@ -118,6 +124,8 @@ class Keeper(Service):
         return [
             Duty("settle deaths", self.settle_now),
             Duty("promote due runs", self._promote),
+            self._declared,
+            self._limits,
             self._workflows,
             Duty("rescue the dead", self._rescue, rescue_interval),
             Duty("prune", self._prune, prune_interval, now + prune_interval * random.random()),
@@ -131,6 +139,19 @@ class Keeper(Service):
         while (until_due := maintenance.seconds_until_due()) == 0.0:
             maintenance.promote_due()
         self._until_due = until_due
+
+    def _declare_limits(self) -> None:
+        # Once: what the code of this worker says. Many that wait already pass by and by.
+        is_over = maintenance.declare_limits(DECLARED_A_ROUND) < DECLARED_A_ROUND
+        self._declared.every = math.inf if is_over else 0.0
+
+    def _tend_limits(self) -> None:
+        # With very many of them this is a long look; it takes a hundredth of the time, if nothing is to open. But what
+        # the dead held at limits is not kept for longer than they are.
+        began = time.monotonic()
+        self._until_open = maintenance.tend_limits()
+        every = min(100 * (time.monotonic() - began), RESCUE_INTERVAL)
+        self._limits.every = every if self._until_open is None else min(every, self._until_open)
 
     def _rescue(self) -> None:
         # After an outage of the database every lease has ended: who comes back first must wait for the others.
@@ -156,6 +177,9 @@ class Keeper(Service):
 
     def settle_now(self) -> None:
         """Settle what is to be settled, on the calling thread's connection."""
+        if self._deaths or self._ended:
+            # They may have held places that others wait for.
+            self._limits.due_at = 0.0
         while self._deaths:
             death, table_path = self._deaths[0]
             maintenance.settle_death(death)

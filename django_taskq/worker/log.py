@@ -53,6 +53,7 @@ def connect(*, in_worker: bool) -> None:
     signals.task_failed.connect(_on_failed, dispatch_uid="django_taskq.log")
     signals.task_retried.connect(_on_retried, dispatch_uid="django_taskq.log")
     if logger.isEnabledFor(logging.INFO):
+        signals.task_snoozed.connect(_on_snoozed, dispatch_uid="django_taskq.log")
         signals.task_finished.connect(_on_finished, dispatch_uid="django_taskq.log")
     if in_worker and not isinstance(logging.getLogRecordFactory(), _TaskRecordFactory):
         logging.setLogRecordFactory(_TaskRecordFactory(logging.getLogRecordFactory()))
@@ -93,6 +94,10 @@ def _on_retried(delivery: Delivery, outcome: Outcome, **kwargs: Any) -> None:
     # That a resource is missing is said once by the process that misses it, not for each run that it leaves to others.
     is_left = not outcome.is_counted and outcome.error is not None and outcome.error.class_path == CLASS_PATH
     _write(logging.DEBUG if is_left else logging.WARNING, outcome, f"tries again {when}, ran")
+
+
+def _on_snoozed(delivery: Delivery, outcome: Outcome, **kwargs: Any) -> None:
+    _write(logging.INFO, outcome, f"runs again in {outcome.delay or 0:.1f}s, ran")
 
 
 def _on_failed(delivery: Delivery, outcome: Outcome, **kwargs: Any) -> None:

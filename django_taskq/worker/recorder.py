@@ -16,6 +16,8 @@ from django_taskq.worker.health.counts import Reporter
 
 logger = logging.getLogger("django_taskq")
 
+_TOLD = (signals.task_finished, signals.task_failed, signals.task_retried, signals.task_snoozed)
+
 
 class Recorder:
     """Records the outcomes of one worker process."""
@@ -55,8 +57,7 @@ class Recorder:
         for outcome in lost:
             delivery = outcome.delivery
             logger.warning("run %s of %s was taken over; its outcome is refused", delivery.id, delivery.name)
-        listening = signals.task_finished.receivers or signals.task_failed.receivers or signals.task_retried.receivers
-        if not listening and not registry.is_watched():
+        if not any(signal.receivers for signal in _TOLD) and not registry.is_watched():
             return
         refused = {id(outcome) for outcome in lost}
         for outcome in outcomes:
@@ -67,13 +68,14 @@ class Recorder:
 def tell(outcome: Outcome) -> None:
     """Send the signals of one recorded outcome."""
     delivery = outcome.delivery
-    if outcome.action in (Action.RELEASED, Action.REPLACED):
-        return  # it has not ended: what took its place is its result
+    if outcome.action in (Action.RELEASED, Action.REPLACED) or outcome.gate is not None:
+        return  # it has not ended: what took its place is its result, or it waits for a lock
     task = registry.find(delivery.name)
     if task is not None and task.watcher is not None:
         task.watcher.concluded(outcome)
     if outcome.action is Action.RETRY:
-        signals.send(signals.task_retried, delivery.name, delivery=delivery, outcome=outcome)
+        signal = signals.task_snoozed if outcome.is_snoozed else signals.task_retried
+        signals.send(signal, delivery.name, delivery=delivery, outcome=outcome)
         return
     if outcome.action is Action.FAILED:
         signals.send(signals.task_failed, delivery.name, delivery=delivery, outcome=outcome)

@@ -11,6 +11,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Collection, Sequence
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from django.db.backends.signals import connection_created
 from django_taskq.exceptions import SoftTimeLimitExceeded, TaskCancelled
 from django_taskq.message import Delivery, Outcome
 from django_taskq.worker import executor, hygiene, shielding
+from django_taskq.worker.batching import execute_batch
 from django_taskq.worker.interrupting import INTERRUPTS, Drive, as_interrupt, forget_in_thread, raise_in_thread, watch
 from django_taskq.worker.lane import Lane
 from django_taskq.worker.shielding import Shield
@@ -76,29 +78,44 @@ class Slot:
             signal.signal(signal.SIGALRM, self._on_alarm)
         shielding.cover(self._shield)
         lane, get, done = self._lane, self._lane.inbox.get, self._courier.done
-        while (delivery := get()) is not None:
-            outcome = executor.execute(delivery, self)
-            tidy_if_connected(outcome, is_interrupted=self._is_struck)
+        while (unit := get()) is not None:
+            outcomes = [executor.execute(unit, self)] if isinstance(unit, Delivery) else execute_batch(unit, self)
+            tidy_if_connected(outcomes[0], is_interrupted=self._is_struck)
             self.delivery = None
-            done(outcome, lane)
+            for outcome in outcomes:
+                done(outcome, lane)
         shielding.cover(None)
         connections.close_all()
 
     def begin(self, delivery: Delivery, hard: float | None, memory: int = 0, *, commit_first: bool) -> bool:
-        if commit_first and not self._courier.commit_start(delivery):
+        if commit_first and not self._courier.starts.commit([delivery]):
             return False
         if not self._table.start(self.number, delivery.claim, hard, memory):
             return False
+        self._take_on(delivery, is_marked=commit_first)
+        return True
+
+    def _take_on(self, delivery: Delivery, *, is_marked: bool) -> None:
         if delivery is not self.delivery:
             # The same one begins again after its resources were opened, and for its hooks.
             self.is_marked = False
             self._is_struck = False
             self._cancel = None
-        self.is_marked = self.is_marked or commit_first
+        self.is_marked = self.is_marked or is_marked
         self.started = time.monotonic()
         self.delivery = delivery
         self._is_running = True
-        return True
+
+    def begin_batch(self, deliveries: Sequence[Delivery], hard: float | None, memory: int = 0) -> Collection[int]:
+        """In the table it is the last of them, which has the highest claim: what comes after it has not started."""
+        # One of them may be here from before, when resources were opened: nobody is to mark that one alone.
+        self.is_marked = True
+        held = self._courier.starts.commit(deliveries)
+        claims = [delivery.claim for delivery in held]
+        if not held or not self._table.start(self.number, claims[-1], hard, memory, lowest=claims[0]):
+            return ()
+        self._take_on(held[-1], is_marked=True)
+        return frozenset(claims)
 
     def arm(self, soft: float | None, drive: Drive | None = None) -> None:
         self._drive = drive

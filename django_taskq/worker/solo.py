@@ -17,7 +17,7 @@ from multiprocessing import connection as mp_connection
 from queue import SimpleQueue
 from typing import Any
 
-from django_taskq.maintenance import Death
+from django_taskq.charging import Death
 from django_taskq.worker import printing, process
 from django_taskq.worker.child import Child
 from django_taskq.worker.crew import Crew

@@ -3,13 +3,15 @@
 One writer (the process; REVOKED and LOST alone are the supervisor's), any reader: the supervisor enforces limits and,
 after a crash, learns which claims had started, without asking the process, and the next supervisor still can.
 
-Words are 8 bytes. Per slot: claim (negative once it is over, 0 at first), start, hard deadline, and how many bytes the
-process may take while this runs. Times are of the system's monotonic clock, which all processes of a host share.
+Words are 8 bytes. Per slot: claim (negative once it is over, 0 at first), start, hard deadline, how many bytes the
+process may take while this runs, and the highest claim that it has started. A batch has the claim of its last call,
+whose row was started in the same moment as those of the others (``maintenance``). Times are of the system's monotonic
+clock, which all processes of a host share.
 
 Header: LAST_CLAIM that may exist, claims REVOKED up to, the courier's last TICK (a time), runs DONE, READY once it has
 started, IDLE and DRY when it finds nothing, WORN when it is to be replaced (WORN_OUT or GROWN), slots LOST to runs past
-their limit, resources DEGRADED, claims HELD, SOUND while its bookkeeping works, and the last PULSE (a time) of a thread
-that only needs the interpreter.
+their limit, resources DEGRADED, claims HELD, SOUND while its bookkeeping works, the last PULSE (a time) of a thread
+that only needs the interpreter, and the FORMAT of the table.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-LAST_CLAIM, REVOKED, TICK, DONE, READY, IDLE, DRY, WORN, LOST, DEGRADED, HELD, SOUND, PULSE = range(13)
-CLAIM, STARTED, DEADLINE, MEMORY = range(4)
-_HEADER, _ENTRY = 13, 4
+LAST_CLAIM, REVOKED, TICK, DONE, READY, IDLE, DRY, WORN, LOST, DEGRADED, HELD, SOUND, PULSE, FORMAT = range(14)
+CLAIM, STARTED, DEADLINE, MEMORY, HIGHEST = range(5)
+_HEADER, _ENTRY = 14, 5
 _NOTE = 1024  # bytes at the end, for which resources are DEGRADED and why
+# No claim will ever have this number, so a table of another version, found after an upgrade, does not pass for ours.
+_OURS = 0x7461736B71_0002
 
 # Values of WORN: it has run its number of tasks, or taken its amount of memory.
 WORN_OUT, GROWN = 1, 2
@@ -61,15 +65,21 @@ class SlotTable:
             os.write(descriptor, bytes(size))
         finally:
             os.close(descriptor)
-        return cls(path, slots)
+        table = cls(path, slots)
+        table.words[FORMAT] = _OURS
+        return table
 
     @classmethod
     def read(cls, path: Path) -> SlotTable | None:
         """The table a process left behind, or None where there is none to trust."""
         try:
-            return cls(path, cls.slots_in(path)) if path.stat().st_uid == os.getuid() else None
+            table = cls(path, cls.slots_in(path)) if path.stat().st_uid == os.getuid() else None
         except (OSError, ValueError):
             return None
+        if table is not None and table.words[FORMAT] != _OURS:
+            table.close()
+            return None
+        return table
 
     @staticmethod
     def slots_in(path: Path) -> int:
@@ -87,8 +97,10 @@ class SlotTable:
         if remove:
             self.path.unlink(missing_ok=True)
 
-    def start(self, slot: int, claim: int, hard: float | None, memory: int = 0) -> bool:
+    def start(self, slot: int, claim: int, hard: float | None, memory: int = 0, *, lowest: int | None = None) -> bool:
         """Publish a start, with its limits (seconds, bytes); False when the claim has been revoked.
+
+        ``claim`` is the highest of a batch, and ``lowest`` its lowest.
 
         Publish first, then look: the supervisor revokes first and then looks at what has started, so one of the two
         always sees the other. (When both do, the run is given back twice, and the second time changes nothing.)
@@ -98,8 +110,10 @@ class SlotTable:
         self.times[at + STARTED] = now
         self.times[at + DEADLINE] = now + hard if hard else 0.0
         self.words[at + MEMORY] = memory
+        if claim > self.words[at + HIGHEST]:
+            self.words[at + HIGHEST] = claim
         self.words[at + CLAIM] = claim
-        if claim <= self.words[REVOKED]:
+        if (claim if lowest is None else lowest) <= self.words[REVOKED]:
             self.words[at + CLAIM] = -claim
             return False
         return True
@@ -134,8 +148,11 @@ class SlotTable:
         return found
 
     def last_started(self) -> int:
-        """The highest claim that has started, or 0. Deliveries start in the order of their claims."""
-        return max(abs(self.words[_HEADER + _ENTRY * slot + CLAIM]) for slot in range(self.slots))
+        """The highest claim that has started, or 0.
+
+        Deliveries start in the order of their claims, but for those that wait for a batch: they may come later.
+        """
+        return max(self.words[_HEADER + _ENTRY * slot + HIGHEST] for slot in range(self.slots))
 
     def revoke_unstarted(self) -> tuple[int, int]:
         """Supervisor only: forbid all that may be held and has not started to start.

@@ -37,7 +37,7 @@ def after(run: TaskContext, outcome: Outcome) -> None:
         case Action.FAILED:
             _call(run, task.on_failure, error)
             _call(run, task.after_return, Status.FAILED, error)
-        case Action.RETRY:
+        case Action.RETRY if not outcome.is_snoozed:
             _call(run, task.on_retry, error.cause or error if isinstance(error, Retry) else error)
 
 

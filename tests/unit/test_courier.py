@@ -147,3 +147,27 @@ def test_what_was_fetched_of_a_closed_queue_is_given_back(bench: Any, monkeypatc
     may_end.set()
     wait_for(lambda: worker.table.words[IDLE])
     assert worker.broker.size("default") == 5
+
+
+class AdmittingBroker(MemoryBroker):
+    """Counts the looks at gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admitted = 0
+
+    def admit(self) -> int:
+        self.admitted += 1
+        return 0
+
+
+def test_after_a_ring_it_looks_twice_whether_somebody_may_pass_a_limit(bench: Any) -> None:
+    """Whoever rang soon after the first ring was not heard."""
+    worker = bench(broker=AdmittingBroker())
+    counts = []
+    for _ in range(4):  # it has been rung before the first
+        worker.courier._look_at = 0.0
+        worker.courier._exchange([])
+        counts.append(worker.broker.admitted)
+    assert counts == [1, 2, 2, 2]
+    worker.start()

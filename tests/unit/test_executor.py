@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -305,6 +305,60 @@ class TestRetries:
     def test_a_bind_task_retries_outside_of_a_worker_with_a_clear_error(self, stubborn: Any) -> None:
         with pytest.raises(RuntimeError, match="no task is running"):
             stubborn()
+
+
+class TestSnooze:
+    @pytest.fixture(params=["sync", "async", "bind"])
+    def dozing(self, request: pytest.FixtureRequest) -> Any:
+        def plain(delay: Any) -> None:
+            try:
+                current_task.snooze(delay)
+            except Exception as error:  # what is no error of the task must get through
+                raise ValueError("swallowed") from error
+
+        async def awaited(delay: Any) -> None:
+            current_task.snooze(delay)
+
+        def bound(self: Any, delay: Any) -> None:
+            self.snooze(delay)
+
+        chosen: Any = {"sync": plain, "async": awaited, "bind": bound}[request.param]
+        return make_task(chosen, bind=request.param == "bind", max_retries=0)
+
+    @pytest.mark.parametrize(("delay", "seconds"), [(60, 60.0), (0.5, 0.5), (0, 0.0)])
+    def test_comes_back_uncounted_and_without_an_error(self, dozing: Any, delay: Any, seconds: float) -> None:
+        outcome = execute(dozing, delay, attempt=7)
+        assert (outcome.action, outcome.delay, outcome.run_after) == (Action.RETRY, seconds, None)
+        assert (outcome.is_counted, outcome.error, outcome.is_snoozed) == (False, None, True)
+
+    def test_takes_a_timedelta(self) -> None:
+        made = make_task(lambda: current_task.snooze(timedelta(minutes=2)), name="dozes")
+        assert execute(made).delay == 120
+
+    @pytest.mark.parametrize("delay", [float("inf"), -1, "soon", None, True])
+    def test_for_a_time_nobody_can_wait_is_the_task_s_error(self, delay: Any) -> None:
+        outcome = execute(make_task(lambda: current_task.snooze(delay), name="dozes"))
+        assert outcome.action is Action.FAILED
+        assert outcome.error.class_path == "builtins.ValueError"
+        assert f"snooze({delay!r}) is not usable: it takes a number of seconds" in outcome.error.message
+
+    def test_is_no_retry_for_the_hooks_of_its_class(self) -> None:
+        told: list[str] = []
+
+        class Hooked(Task[..., Any]):
+            def on_retry(self, context: Any, error: BaseException) -> None:
+                told.append("retry")
+
+        assert execute(make_task(lambda: current_task.snooze(1), name="dozes", base=Hooked)).is_snoozed
+        assert told == []
+
+    def test_outside_of_a_worker_is_a_clear_error(self) -> None:
+        with pytest.raises(RuntimeError, match=r"current_task\.snooze was asked for where no task is running"):
+            current_task.snooze(1)
+
+    def test_the_task_sees_since_when_it_waits(self) -> None:
+        made = make_task(lambda: current_task.enqueued_at.isoformat(), name="old")
+        assert execute(made, enqueued_at=86400.0).result == '"1970-01-02T00:00:00+00:00"'
 
 
 class TestAutoretry:

@@ -10,13 +10,14 @@ from django.db.utils import OperationalError
 
 from django_taskq import maintenance
 from django_taskq.brokers.memory import MemoryBroker
-from django_taskq.maintenance import Death
+from django_taskq.charging import Death
 from django_taskq.worker import keeper
 from django_taskq.worker.keeper import Keeper
 
 DUTIES = [
     "settle_death",
     "seconds_until_due",
+    "tend_limits",
     "look_after_workflows",
     "rescue_dead_workers",
     "prune",
@@ -52,6 +53,7 @@ def duties(monkeypatch: pytest.MonkeyPatch) -> Duties:
     for name in ("settle_death", "look_after_workflows", "rescue_dead_workers", "prune"):
         monkeypatch.setattr(maintenance, name, made.called(name))
     monkeypatch.setattr(maintenance, "seconds_until_due", made.called("seconds_until_due", None))
+    monkeypatch.setattr(maintenance, "tend_limits", made.called("tend_limits", None))
     monkeypatch.setattr(maintenance, "rescue_strays", lambda: 0)
     for interval in ("RESCUE_INTERVAL", "LOST_INTERVAL", "PRUNE_INTERVAL"):
         monkeypatch.setattr(keeper, interval, 0.0)
@@ -89,4 +91,4 @@ def test_without_the_database_the_look_ends(looking: Keeper, duties: Duties) -> 
     duties.failing["rescue_dead_workers"] = OperationalError("the server is gone")
     with pytest.raises(OperationalError):
         looking.look()
-    assert duties.done == ["settle_death", "seconds_until_due", "look_after_workflows"]
+    assert duties.done == ["settle_death", "seconds_until_due", "tend_limits", "look_after_workflows"]

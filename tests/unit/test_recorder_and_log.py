@@ -16,7 +16,12 @@ from django_taskq.worker import log
 from django_taskq.worker.recorder import Recorder
 from tests.unit.making import execute, make_message, make_outcome, make_task
 
-SIGNALS = {"finished": signals.task_finished, "failed": signals.task_failed, "retried": signals.task_retried}
+SIGNALS = {
+    "finished": signals.task_finished,
+    "failed": signals.task_failed,
+    "retried": signals.task_retried,
+    "snoozed": signals.task_snoozed,
+}
 
 
 @pytest.fixture
@@ -45,6 +50,11 @@ class TestRecorder:
     def test_what_is_told(self, told: list[str], action: Action, signals_sent: list[str]) -> None:
         Recorder(MemoryBroker(), 1).announce([make_outcome(action)], [])
         assert told == signals_sent
+
+    def test_a_snoozed_run_is_not_told_as_a_retry(self, told: list[str]) -> None:
+        missing = make_outcome(Action.RETRY, is_counted=False, error=ErrorText("app.Missing", "a resource"))
+        Recorder(MemoryBroker(), 1).announce([make_outcome(Action.RETRY, is_counted=False, delay=60.0), missing], [])
+        assert told == ["snoozed", "retried"]
 
     def test_a_refused_outcome_is_logged_and_not_told(self, told: list[str], caplog: pytest.LogCaptureFixture) -> None:
         outcome = make_outcome(Action.SUCCESS)
@@ -124,6 +134,11 @@ class TestLog:
         assert outcome.delivery.id in record.getMessage()
         assert (record.outcome, record.duration) == (action.value, 1.0)
         assert record.wait >= 0
+
+    def test_a_snoozed_run_is_no_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.announce(make_outcome(Action.RETRY, is_counted=False, delay=60.0))
+        assert caplog.records[-1].levelname == "INFO"
+        assert " runs again in 60.0s, ran 1000ms (waited " in caplog.records[-1].getMessage()
 
     def test_connecting_twice_logs_once(self, caplog: pytest.LogCaptureFixture) -> None:
         log.connect(in_worker=True)

@@ -54,6 +54,23 @@ def test_what_had_not_started_may_not_after_a_revoke(slots: SlotTable) -> None:
     assert claims(slots) == [7]
 
 
+def test_a_batch_is_revoked_with_any_of_its_calls(slots: SlotTable) -> None:
+    slots.words[table.LAST_CLAIM] = 9
+    assert slots.start(0, 8, None, lowest=5)
+    slots.revoke_unstarted()
+    assert not slots.start(1, 12, None, lowest=9)
+    assert slots.start(1, 12, None, lowest=10)
+
+
+def test_what_gathered_for_a_batch_does_not_hide_what_started_before_it(slots: SlotTable) -> None:
+    """Or that would be given back although it has run: see :meth:`SlotTable.revoke_unstarted`."""
+    assert slots.start(0, 400, None)
+    slots.finish(0)
+    assert slots.start(0, 300, None, lowest=200)
+    assert slots.last_started() == 400
+    assert claims(slots) == [300]
+
+
 def test_what_is_claimed_later_may_start(slots: SlotTable) -> None:
     slots.words[table.LAST_CLAIM] = 9
     slots.revoke_unstarted()
