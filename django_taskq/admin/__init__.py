@@ -8,15 +8,17 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 
+from django_taskq.admin.flow_limits import LimitAdmin
 from django_taskq.admin.limits import TaskLimitsAdmin
 from django_taskq.admin.queues import QueueAdmin
 from django_taskq.admin.schedules import PeriodicTaskAdmin
 from django_taskq.admin.tasks import TaskRecordAdmin
 from django_taskq.admin.workers import WorkerAdmin
 from django_taskq.admin.workflows import WorkflowAdmin
-from django_taskq.models import PeriodicTask, Queue, TaskLimits, TaskRecord, Worker, Workflow
+from django_taskq.models import Limit, PeriodicTask, Queue, TaskLimits, TaskRecord, Worker, Workflow
 
 __all__ = [
+    "LimitAdmin",
     "PeriodicTaskAdmin",
     "QueueAdmin",
     "TaskLimitsAdmin",
@@ -37,6 +39,8 @@ def register(site: AdminSite) -> None:
         site.register(Worker, WorkerAdmin)
     if not site.is_registered(Queue):
         site.register(Queue, QueueAdmin)
+    if not site.is_registered(Limit):
+        site.register(Limit, LimitAdmin)
     if not site.is_registered(TaskLimits):
         site.register(TaskLimits, TaskLimitsAdmin)
     if not site.is_registered(PeriodicTask):

@@ -6,22 +6,26 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+from django.contrib.admin.utils import quote
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from django_taskq import registry
 from django_taskq.admin import payload, words
+from django_taskq.admin.flow_words import SHOWN_HOLDERS, at_gate
 from django_taskq.admin.related import workflow_of
 from django_taskq.admin.waiting import why_waiting
 from django_taskq.models import TaskAttempt, TaskRecord, WorkerProcess
+from django_taskq.models.standing import standing_of
 from django_taskq.status import Status
 
 SHOWN_ATTEMPTS = 100  # newest first; a run that is retried for ever has more
 
 
-def detail_context(record: TaskRecord, *, sees_payload: bool) -> dict[str, Any]:
+def detail_context(record: TaskRecord, *, sees_payload: bool, sees_limits: bool) -> dict[str, Any]:
     """Everything the template needs. Queries: attempts, their workers, who could take it, and its workflow."""
     using = record._state.db or "default"
+    standing = standing_of(using, record, SHOWN_HOLDERS + 1)
     attempts = list(TaskAttempt.objects.using(using).filter(task_id=record.pk).order_by("-id")[: SHOWN_ATTEMPTS + 1])
     reason = words.visible(record.reason) if sees_payload else words.reason_class(record.reason)
     context: dict[str, Any] = {
@@ -31,7 +35,8 @@ def detail_context(record: TaskRecord, *, sees_payload: bool) -> dict[str, Any]:
         "is_registered": registry.find(record.name) is not None,
         "queue_name": words.one_line(record.queue_name),
         "reason": reason,
-        "why": why_waiting(record, using),
+        "why": at_gate(standing, shows_keys=sees_limits) if standing else why_waiting(record, using),
+        "limit_address": quote(standing.gate.key) if standing and standing.limit and sees_limits else "",
         "facts": _facts(record),
         "process_name": words.one_line(words.process_name(record)),
         "rerun_of": _rerun_of(record),

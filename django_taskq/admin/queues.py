@@ -98,11 +98,14 @@ def _queues() -> dict[str, Queue | None]:
 
 
 def _described(name: str, row: Queue | None) -> dict[str, Any]:
+    queue = conf.get_settings().queues.get(name)
     look = words.Look("paused", _("Paused")) if row is not None else words.Look("online", _("Served"))
     return {
         "name": name,
         "shown": words.one_line(name),
         "badge": words.badge(look),
+        "max_length": queue.max_length if queue else None,
+        "when_full": queue.when_full.value if queue else "",
         "is_paused": row is not None,
         "since": words.moment(row.paused_at) if row else words.NONE,
         "by": words.one_line(row.paused_by) if row else "",

@@ -102,7 +102,8 @@ class TaskRecordAdmin(OnlyLookedAt, DeadLetterPages):
         record = self._find(object_id)
         if record is None:
             return self._gone(request, object_id)
-        context = detail_context(record, sees_payload=self.has_payload_permission(request))
+        sees_limits = request.user.has_perm("django_taskq.view_limit")
+        context = detail_context(record, sees_payload=self.has_payload_permission(request), sees_limits=sees_limits)
         context["verbs"] = [verb for verb in VERBS.values() if self.may(request, verb) and verb.allows(record)]
         context["may_see_workers"] = request.user.has_perm("django_taskq.view_worker")
         context["may_see_workflows"] = request.user.has_perm("django_taskq.view_workflow")

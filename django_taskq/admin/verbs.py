@@ -25,6 +25,7 @@ from django_taskq.message import Message, new_ids
 from django_taskq.models import TaskAttempt, TaskRecord
 from django_taskq.models.task import TaskQuerySet
 from django_taskq.status import FINAL, PENDING, Status
+from django_taskq.unique_keys import KEYED
 
 COUNTED = 10_000  # what is passed over is counted up to here
 AT_ONCE = 500
@@ -46,6 +47,9 @@ def retry(records: TaskQuerySet) -> Tally:
     records = bare(records)
     tally = Tally(passed_over=_by_status(records.exclude(status__in=RETRYABLE)))
     tally.done = control.retry(records)
+    if registry.is_unique():
+        refused = records.filter(status__in=RETRYABLE, headers__contains=KEYED, workflow__isnull=True)[:COUNTED].count()
+        tally.passed_over += Counter({_("unique, and another run has their key now"): refused})
     return tally
 
 
@@ -143,7 +147,7 @@ def _again(record: TaskRecord, id: str) -> Message:
         record.queue_name,
         record.priority,
         record.payload,
-        record.headers_read._replace(rerun_of=str(record.pk)).dumps(),
+        record.headers_read._replace(rerun_of=str(record.pk), unique=None, replaced=None).dumps(),
         now,
         expires_at=None if life is None else now + life,
     )
@@ -153,7 +157,7 @@ def _enqueue(messages: list[Message], tally: Tally) -> None:
     if not messages:
         return
     try:
-        client.enqueue(messages)
+        duplicates = client.enqueue(messages)
     except EnqueueError as error:
         if len(messages) == 1:
             tally.passed_over[one_line(str(error))[:300]] += 1
@@ -161,8 +165,10 @@ def _enqueue(messages: list[Message], tally: Tally) -> None:
         for message in messages:
             _enqueue([message], tally)
         return
-    tally.done += len(messages)
-    tally.made += [message.id for message in messages]
+    made = [message.id for message in messages if message.id not in duplicates]
+    tally.done += len(made)
+    tally.made += made
+    tally.passed_over += Counter({_("unique, and a run with their key is there"): len(duplicates)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Each order is a row that its workers answer; see :mod:`django_taskq.control.issu
 """
 
 from django_taskq.control.issuing import Reply
+from django_taskq.control.limits import clear_limit, release_permit, reset_breaker, set_limit
 from django_taskq.control.orders import (
     add_consumer,
     cancel_consumer,
@@ -28,15 +29,19 @@ __all__ = [
     "add_consumer",
     "cancel",
     "cancel_consumer",
+    "clear_limit",
     "dump_stacks",
     "inspect",
     "pause_queue",
     "ping",
     "quiet",
+    "release_permit",
+    "reset_breaker",
     "restart",
     "resume_queue",
     "retry",
     "set_autoscale",
+    "set_limit",
     "set_processes",
     "set_threads",
     "set_time_limits",

@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from django_taskq import conf
 from django_taskq.exceptions import InvalidCommand
+from django_taskq.flow_options import MOST_AT_ONCE, parse_count, parse_rate
 
 MOST_ARGUMENTS = 1 << 14  # bytes of JSON
 MOST_SLOTS = 1000
@@ -57,6 +59,38 @@ def _limit(value: Any) -> float | None:
     return float(value)
 
 
+def _key(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 500:
+        raise ValueError("the key of a limit, of 1 to 500 characters")
+    return value
+
+
+def _run(value: Any) -> str:
+    try:
+        return str(UUID(value))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError("the id of a run") from None
+
+
+def _most(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_AT_ONCE:
+        raise ValueError(f"a whole number from 0 to {MOST_AT_ONCE:,}")
+    return value
+
+
+def limit_rate(value: Any) -> float | None:
+    """How many may start in a second, or ``ValueError``."""
+    if value is None:
+        return None
+    return 0.0 if value == 0 and not isinstance(value, (bool, str)) else parse_rate(value).per_second
+
+
+def _burst(value: Any) -> int | None:
+    return None if value is None else parse_count(value)
+
+
 def _inspected(value: Any) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
         raise ValueError(f"a list of some of {', '.join(INSPECTED)}")
@@ -82,6 +116,12 @@ COMMANDS: dict[str, Kind] = {
     "pause_queue": Kind("pause_queue", {"queue_name": _name, "reason": _text}),
     "resume_queue": Kind("pause_queue", {"queue_name": _name}),
     "set_time_limits": Kind("set_limits", {"task_name": _name, "soft": _limit, "hard": _limit}),
+    "set_limit": Kind(
+        "change_limits", {"key": _key, "most": _most, "rate": limit_rate, "burst": _burst}, is_noted=True
+    ),
+    "clear_limit": Kind("change_limits", {"key": _key}, is_noted=True),
+    "reset_breaker": Kind("change_limits", {"key": _key}, is_noted=True),
+    "release_permit": Kind("change_limits", {"key": _key, "run": _run}, is_noted=True),
     "cancel": Kind("cancel_taskrecord", {"run": _name}, is_noted=True),
 }
 

@@ -77,6 +77,13 @@ def test_what_it_shows() -> None:
     assert "django_taskq.pause_queue" not in page
 
 
+def test_a_bound_is_shown(settings: Any) -> None:
+    client = browser_of("view")
+    assert "at most" not in client.get(PAGE).content.decode()
+    settings.TASKQ = {"QUEUES": {"mail": {"max_length": 500, "when_full": "drop_lowest"}}}
+    assert "at most 500 (drop_lowest)" in client.get(PAGE).content.decode()
+
+
 def test_who_did_it_is_kept() -> None:
     post(browser_of("superuser"), action="pause", queue="default", reason="the provider is down")
     queue = Queue.objects.get()

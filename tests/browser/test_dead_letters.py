@@ -8,7 +8,7 @@ import pytest
 
 from django_taskq import brokers
 from tests.admin.rows import LIST, make_record
-from tests.browser.test_admin import SIZES, page, picture, see, show, strict_server
+from tests.browser.test_admin import LOOKS, SIZES, page, picture, see, show, strict_server
 from tests.lettered_depot import LetteredDepot
 
 __all__ = ["page", "strict_server"]
@@ -33,8 +33,7 @@ def depots(settings: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Lettered
     return made
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_it_keeps_the_policy_and_fits(page: Any, depots: Any, size: str, theme: str) -> None:
     make_record()
     for name, address in {"dead-letters": PAGE, "list-with-brokers": LIST}.items():

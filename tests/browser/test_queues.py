@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from django_taskq.models import Command, CommandReply, Queue, TaskLimits
 from tests.admin.rows import TASK, make_worker
-from tests.browser.test_admin import SIZES, WORKERS, page, picture, see, show, strict_server
+from tests.browser.test_admin import LOOKS, WORKERS, page, picture, see, show, strict_server
 
 __all__ = ["page", "strict_server"]
 
@@ -35,8 +35,7 @@ def rows() -> dict[str, Any]:
     return {"worker": worker}
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_every_page_keeps_the_policy(page: Any, rows: dict[str, Any], size: str, theme: str) -> None:
     addresses = {
         "queues": QUEUES,

@@ -12,7 +12,7 @@ from django_taskq.models import PeriodicTask, ScheduleTick
 from django_taskq.models.schedule import Decision, Source
 from tests.admin.periodic import SCHEDULES, make_declared, make_periodic, page_of
 from tests.admin.rows import make_record
-from tests.browser.test_admin import SIZES, page, picture, see, show, strict_server
+from tests.browser.test_admin import LOOKS, page, picture, see, show, strict_server
 
 __all__ = ["page", "strict_server"]
 
@@ -52,8 +52,7 @@ def periodic() -> dict[str, PeriodicTask]:
     return found
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_every_page_keeps_the_policy(page: Any, periodic: dict[str, PeriodicTask], size: str, theme: str) -> None:
     addresses = {
         "schedules": SCHEDULES,

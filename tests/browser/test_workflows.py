@@ -13,7 +13,7 @@ from django_taskq.models import TaskRecord, Workflow
 from django_taskq.testing import drain
 from django_taskq.workflow_result import WorkflowResult
 from tests.admin.rows import detail_url
-from tests.browser.test_admin import SIZES, page, picture, see, show, strict_server
+from tests.browser.test_admin import LOOKS, page, picture, see, show, strict_server
 from tests.testapp.canvas_tasks import add, alert, echo, fail_after, total
 
 __all__ = ["page", "strict_server"]
@@ -48,8 +48,7 @@ def workflows() -> dict[str, WorkflowResult]:
     return {"failed": failed, "big": big}
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), LOOKS)
 def test_every_page_keeps_the_policy(page: Any, workflows: dict[str, WorkflowResult], size: str, theme: str) -> None:
     failed, big = workflows["failed"], workflows["big"]
     body = big.steps().get(name="canvas.total")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
+from django.core.management import execute_from_command_line
 from django.core.management.base import CommandError
 
 from django_taskq.exceptions import InvalidTask, UnknownQueue
@@ -15,6 +17,18 @@ from tests.commands.conftest import Output, Project
 from tests.testapp.tasks import add
 
 ERROR, USAGE, UNREACHABLE = 1, 2, 3
+
+
+@pytest.fixture
+def manage(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``manage.py`` in this process, for what it refuses: the exit code, and what is on stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            execute_from_command_line(["manage.py", *arguments])
+        return ended.value.code, *capsys.readouterr()  # type: ignore[return-value]
+
+    return run
 
 
 def test_unknown_option_of_a_task() -> None:
@@ -61,27 +75,45 @@ def test_priority_out_of_range() -> None:
         (["--proceses", "1"], "unrecognized arguments: --proceses 1"),
     ],
 )
-def test_wrong_use_of_taskworker(project: Project, arguments: list[str], error: str) -> None:
-    done = project.manage("taskworker", *arguments)
+def test_wrong_use_of_taskworker(manage: Callable[..., Any], arguments: list[str], error: str) -> None:
+    code, out, err = manage("taskworker", *arguments)
+    assert (code, out) == (USAGE, "")
+    assert error in err
+
+
+def test_wrong_use_as_the_shell_sees_it(project: Project) -> None:
+    done = project.manage("taskworker", "--queues", "defualt")
     assert (done.returncode, done.stdout) == (USAGE, "")
-    assert error in done.stderr
+    assert "argument --queues: no queue is named 'defualt'. Did you mean \"default\"?" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["taskworker"], ["taskq", "status"]])
 @pytest.mark.parametrize(
-    ("settings", "error"),
+    ("value", "error"),
     [
-        ("TASKQ = {'THREDS': 2}", "TASKQ['THREDS'] is not a setting. Remove it or correct its name. Did you mean"),
-        ("TASKQ = {'THREADS': 0}", "TASKQ['THREADS'] = 0 is not usable. It takes a whole number of at least 1."),
-        ("TASKQ = {'BROKER_URL': 'smtp://a:hunter2@b/'}", "TASKQ['BROKER_URL'] is not usable. It takes a URL whose"),
-        ("TASKQ = {'DATABASE': 'defualt'}", "TASKQ['DATABASE'] names the unknown alias 'defualt'."),
+        ({"THREDS": 2}, "TASKQ['THREDS'] is not a setting. Remove it or correct its name. Did you mean"),
+        ({"THREADS": 0}, "TASKQ['THREADS'] = 0 is not usable. It takes a whole number of at least 1."),
+        ({"BROKER_URL": "smtp://a:hunter2@b/"}, "TASKQ['BROKER_URL'] is not usable. It takes a URL whose"),
+        ({"DATABASE": "defualt"}, "TASKQ['DATABASE'] names the unknown alias 'defualt'."),
     ],
 )
-def test_wrong_settings(project: Project, command: list[str], settings: str, error: str) -> None:
-    project.settings(settings)
+def test_wrong_settings(
+    manage: Callable[..., Any], settings: Any, command: list[str], value: dict[str, Any], error: str
+) -> None:
+    settings.TASKQ = value
+    code, out, err = manage(*command)
+    assert (code, out) == (USAGE, "")
+    assert f"CommandError: {error}" in err
+    assert "hunter2" not in err
+
+
+@pytest.mark.parametrize("command", [["taskworker"], ["taskq", "status"]])
+def test_wrong_settings_as_the_shell_sees_them(project: Project, command: list[str]) -> None:
+    project.settings("TASKQ = {'BROKER_URL': 'smtp://a:hunter2@b/'}")
     done = project.manage(*command)
     assert (done.returncode, done.stdout) == (USAGE, "")
-    assert f"CommandError: {error}" in done.stderr
+    assert "CommandError: TASKQ['BROKER_URL'] is not usable. It takes a URL whose" in done.stderr
     assert "hunter2" not in done.stderr
 
 
@@ -172,10 +204,10 @@ def test_settings_without_a_module(project: Project, module: str) -> None:
         (["show", "12"], "CommandError: '12' is not the id of a run"),
     ],
 )
-def test_wrong_use_of_taskq(project: Project, arguments: list[str], error: str) -> None:
-    done = project.manage("taskq", *arguments)
-    assert (done.returncode, done.stdout) == (USAGE, "")
-    assert error in done.stderr
+def test_wrong_use_of_taskq(manage: Callable[..., Any], arguments: list[str], error: str) -> None:
+    code, out, err = manage("taskq", *arguments)
+    assert (code, out) == (USAGE, "")
+    assert error in err
 
 
 ADD, ID = "tests.testapp.tasks.add", "01890a5d-ac96-774b-bcce-b302099a8057"

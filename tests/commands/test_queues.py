@@ -15,7 +15,7 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from django_taskq.management.verbs import queues, status
-from django_taskq.models import TaskRecord
+from django_taskq.models import Queue, TaskRecord
 from django_taskq.status import Status
 from tests.commands.conftest import Output
 from tests.lettered_depot import LetteredDepot
@@ -58,12 +58,12 @@ class TestList:
         assert age is not None
         assert rows["mail"] == {
             "broker": "bulk", "available": 3, "ready": 5, "outbox": 2, "error": None, "is_known": True,
-            "paused": None,
+            "paused": None, "max_length": None, "when_full": None,
         }  # fmt: skip
         assert 59 < rows["rows"].pop("oldest_seconds") < 90
         assert rows["rows"] == {
             "broker": "rows", "available": 1, "ready": 1, "outbox": 0, "error": None, "is_known": True,
-            "paused": None,
+            "paused": None, "max_length": None, "when_full": None,
         }  # fmt: skip
         assert (rows["strange"]["broker"], rows["strange"]["is_known"]) == ("default", False)
         assert (rows["exchange:orders"]["available"], rows["exchange:orders"]["outbox"]) == (0, 1)
@@ -86,6 +86,15 @@ class TestList:
             ["bulk", "memory://ann:***@mq", "0"],
             ["rows", "database://", "0"],
         ]
+
+    def test_a_bound_is_shown_beside_a_pause(self, call: Call, settings: Any) -> None:
+        settings.TASKQ = {"QUEUES": {"mail": {"max_length": 10_000, "when_full": "keep_newest"}}}
+        assert (listed(call)["mail"]["max_length"], listed(call)["mail"]["when_full"]) == (10_000, "keep_newest")
+        (line,) = [line for line in call("queues").out.splitlines() if line.startswith("mail ")]
+        assert line.endswith("  at most 10,000 (keep_newest)")
+        Queue.objects.pause("mail", by="ann", reason="")
+        (line,) = [line for line in call("queues").out.splitlines() if line.startswith("mail ")]
+        assert line.endswith("  PAUSED by ann; at most 10,000 (keep_newest)")
 
     def test_a_broker_that_is_down_is_one_line_and_one_wait(self, call: Call, depots: Depots) -> None:
         make("mail", 2)

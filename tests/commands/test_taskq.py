@@ -112,7 +112,7 @@ class TestShow:
         assert set(found) == {
             "id", "name", "status", "queue_name", "priority", "attempt", "crashes", "args", "kwargs", "return_value",
             "reason", "enqueued_at", "run_after", "expires_at", "started_at", "finished_at", "cancel_requested_at",
-            "worker", "attempts",
+            "worker", "attempts", "waits_for",
         }  # fmt: skip
         assert (found["id"], found["name"], found["status"]) == (str(record.pk), fail.name, "FAILED")
         assert (found["args"], found["kwargs"], found["return_value"]) == (["x"], {"y": 1}, None)

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db.models import Q
 
 from django_taskq import brokers, client, conf, control
 from django_taskq.brokers.depot import Depot
 from django_taskq.exceptions import DepotError, UnknownQueue
+from django_taskq.gates import AT_GATE
 from django_taskq.maintenance import records
 from django_taskq.management import asking
 from django_taskq.management.asking import Inquiry
@@ -119,7 +121,8 @@ class Queues(Verb):
         depot = brokers.get_depots().get(brokers.alias_of(name))
         messages = depot.size(name) if depot else 0
         # A run with a row has a message as well, so these are no sum.
-        waiting = bounded(records().filter(queue_name=name, status__in=(Status.READY, Status.SCHEDULED)))
+        waits = Q(status__in=(Status.READY, Status.SCHEDULED)) | Q(status=Status.WAITING, waits_at=AT_GATE)
+        waiting = bounded(records().filter(waits, queue_name=name))
         self.write(f"{number(max(messages, waiting))} run(s) of queue {one_line(name)} would be thrown away")
 
 
@@ -154,8 +157,16 @@ def _described(name: str, inquiry: Inquiry) -> dict[str, Any]:
         "oldest_seconds": oldest_age(name, depot, inquiry),
         "ready": rows,
         "outbox": bounded(ready.filter(publish_after__isnull=False)),
+        **_bound(name),
         "error": inquiry.errors.get(alias),
     }
+
+
+def _bound(name: str) -> dict[str, Any]:
+    queue = conf.get_settings().queues.get(name)
+    if queue is None or queue.max_length is None:
+        return {"max_length": None, "when_full": None}
+    return {"max_length": queue.max_length, "when_full": queue.when_full.value}
 
 
 def oldest_age(name: str, depot: Depot | None, inquiry: Inquiry) -> float | None:
@@ -184,6 +195,8 @@ def _queue(row: dict[str, Any]) -> tuple[str, ...]:
     if row["paused"] is not None:
         by, reason = one_line(row["paused"]["by"]), one_line(row["paused"]["reason"])
         note = f"PAUSED{f' by {by}' if by else ''}{f': {reason}' if reason else ''}"
+    if row["max_length"] is not None:
+        note = f"{note}{'; ' if note else ''}at most {row['max_length']:,} ({row['when_full']})"
     if row["error"] is not None:
         note = f"unreachable: {row['error']}"
     available = "?" if row["available"] is None else number(row["available"])

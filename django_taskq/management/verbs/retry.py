@@ -9,10 +9,12 @@ from uuid import UUID
 from django.core.management.base import CommandError, CommandParser
 
 from django_taskq import control, registry
+from django_taskq.brokers.database.uniqueness import rival
 from django_taskq.maintenance import records
 from django_taskq.management.storage import RUNTIME_EXIT, USAGE_EXIT
 from django_taskq.management.verbs.base import Verb
 from django_taskq.management.verbs.lookup import find_records, suggest_task
+from django_taskq.models import TaskRecord
 from django_taskq.status import Status
 
 CHUNK = 1000
@@ -51,9 +53,16 @@ class Retry(Verb):
                 self.write(f"{record.pk} will be tried again")
             else:
                 refused += 1
-                self.say(f"{record.pk} is {record.shown_status}: only FAILED and CANCELLED runs can be tried again")
+                self.say(_refusal(record))
         if refused:
             raise CommandError(f"{refused} run(s) not changed", returncode=RUNTIME_EXIT)
+
+
+def _refusal(record: TaskRecord) -> str:
+    other = rival(record)
+    if other is not None:
+        return f"{record.pk} is unique, and run {other} has its key now: let that end, or cancel it"
+    return f"{record.pk} is {record.shown_status}: only FAILED and CANCELLED runs can be tried again"
 
 
 def _has_failed(name: str) -> bool:

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from django_taskq.exceptions import SerializationError
 from django_taskq.management.text import one_line, several_lines
+from django_taskq.management.verbs import limits_shown
 from django_taskq.management.verbs.base import Verb, add_json_option
 from django_taskq.management.verbs.lookup import find_record
 from django_taskq.models import TaskRecord, WorkerProcess
@@ -58,6 +59,7 @@ def describe(record: TaskRecord) -> dict[str, Any]:
     for key in ("reason", "enqueued_at", "run_after", "expires_at", "started_at", "finished_at", "cancel_requested_at"):
         found[key] = getattr(record, key)
     found["worker"] = _worker(record)
+    found["waits_for"] = limits_shown.why(record)
     columns = ("attempt", "kind", "class_path", "message", "traceback", "started_at", "finished_at")
     found["attempts"] = list(record.attempt_set.values(*columns))
     return found
