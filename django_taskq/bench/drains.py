@@ -12,7 +12,7 @@ from django_taskq.bench.raw import connect
 from django_taskq.bench.raw.store import INSERT_SIZE
 from django_taskq.bench.raw.worker import drain_rate
 from django_taskq.bench.stage import Stage, raw_rows
-from django_taskq.bench.tasks import noop
+from django_taskq.bench.tasks import keyed, limited_to_3, limited_to_100, noop
 from django_taskq.bench.workers import BenchWorker, WorkerFailed
 
 
@@ -58,6 +58,29 @@ def measure_drain_beside(stage: Stage) -> dict[str, Figure]:
     return {"drain_history": figure}
 
 
+LIMITED = {
+    "limited_to_3": ("drain, 3 at once", limited_to_3),
+    "limited_to_100": ("drain, 100 at once", limited_to_100),
+    "keyed": ("drain, 3 at once of 1,000 keys", keyed),
+}
+
+
+def measure_limits(stage: Stage) -> dict[str, Figure]:
+    """Runs of limited tasks, beside the same without a limit."""
+    figures = {name: Figure(title, "runs/s", beside="no limit") for name, (title, _) in LIMITED.items()}
+    for number in range(stage.plan.repeat):
+        for name, (_, task) in LIMITED.items():
+            stage.tell(f"drain {name} {number + 1}/{stage.plan.repeat}")
+            plain, unused = Figure("", ""), Figure("", "")
+            for chosen, figure in ((noop, plain), (task, figures[name])):
+                _clear(stage)
+                first_id, _ = rows.fill(stage.plan.runs, chosen)
+                drain_rows(stage.plan, first_id, figure, unused, chosen)
+            figures[name].raw_all += plain.all
+    _clear(stage)
+    return figures
+
+
 def losses(figures: dict[str, Figure]) -> dict[str, float]:
     """What part of the rate is lost beside history, here and with the bare store."""
     plain, beside = figures["drain"], figures["drain_history"]
@@ -76,12 +99,12 @@ def _drain_once(stage: Stage, figure: Figure, wall: Figure) -> None:
     figure.raw_all.append(drain_rate(partial(connect, stage.access), plan.processes))
 
 
-def drain_rows(plan: Plan, first_id: str, figure: Figure, wall: Figure) -> None:
+def drain_rows(plan: Plan, first_id: str, figure: Figure, wall: Figure, task: Task[[int], int] = noop) -> None:
     """Have a worker do the runs that were enqueued, from ``first_id`` on, and note both rates."""
     rows.settle()
     with BenchWorker(plan.processes, plan.threads, "--burst") as worker:
         took = worker.wait(60 + plan.runs / 100)
-    done = rows.drained_since(first_id)
+    done = rows.drained_since(first_id, task)
     if done.successful != plan.runs:
         raise WorkerFailed(f"only {done.successful:,} of {plan.runs:,} runs are successful with a result")
     figure.all.append((plan.runs - 1) / done.seconds)

@@ -50,6 +50,8 @@ def _measure_database(stage: Stage) -> tuple[dict[str, Figure], dict[str, float]
         figures |= idling.measure_idle_worker(stage)
     if plan.wants("startup"):
         figures |= idling.measure_startup(stage)
+    if plan.wants("limits"):
+        figures |= drains.measure_limits(stage)
     losses: dict[str, float] = {}
     if plan.wants("drain"):
         figures |= drains.measure_drain(stage)

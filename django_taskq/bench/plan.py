@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-PARTS = ("enqueue", "drain", "latency", "idle", "memory", "startup")
+PARTS = ("enqueue", "drain", "limits", "latency", "idle", "memory", "startup")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from django.db.models import Count, Max, Min, Q
 
 from django_taskq import Task, conf
 from django_taskq.bench.tasks import noop
-from django_taskq.models import TaskAttempt, TaskRecord
+from django_taskq.models import Limit, Permit, TaskAttempt, TaskRecord
 from django_taskq.status import Status
 
 BULK = 5_000
@@ -36,9 +36,9 @@ def empty() -> None:
     connection = connections[conf.get_settings().database]
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute("TRUNCATE taskq_task CASCADE")
+            cursor.execute("TRUNCATE taskq_task, taskq_permit, taskq_limit CASCADE")
         else:
-            for model in (TaskAttempt, TaskRecord):
+            for model in (TaskAttempt, TaskRecord, Permit, Limit):
                 cursor.execute(f"DELETE FROM {model._meta.db_table}")
 
 
@@ -61,10 +61,10 @@ def fill(count: int, task: Task[[int], int] = noop) -> tuple[str, float]:
     return first, time.perf_counter() - began
 
 
-def drained_since(first_id: str) -> Drained:
+def drained_since(first_id: str, task: Task[[int], int] = noop) -> Drained:
     """What became of the no-ops from this one on."""
     done = Q(status=Status.SUCCESSFUL, result__isnull=False)
-    ours = TaskRecord.objects.filter(pk__gte=first_id, name=noop.name)
+    ours = TaskRecord.objects.filter(pk__gte=first_id, name=task.name)
     found = ours.aggregate(count=Count("pk", filter=done), first=Min("started_at"), last=Max("finished_at"))
     if found["first"] is None or found["last"] is None:
         return Drained(0, 0.0, 0.0)

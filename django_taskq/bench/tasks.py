@@ -14,6 +14,24 @@ def noop(number: int) -> int:
     return number
 
 
+@task(name="django_taskq.bench.limited_to_3", concurrency=3)
+def limited_to_3(number: int) -> int:
+    """The same, at most three at once."""
+    return number
+
+
+@task(name="django_taskq.bench.limited_to_100", concurrency=100)
+def limited_to_100(number: int) -> int:
+    """The same, at most a hundred at once."""
+    return number
+
+
+@task(name="django_taskq.bench.keyed", concurrency=3, concurrency_key=lambda number: str(number % 1000))
+def keyed(number: int) -> int:
+    """The same, at most three at once of each of a thousand keys."""
+    return number
+
+
 @task(name="django_taskq.bench.clock")
 def clock() -> float:
     """The time at which the body ran; the same clock as the caller's, on the same host."""

@@ -23,12 +23,12 @@ _INSERT_MANY = f"""
 """
 _CLAIM = f"""
     WITH taken AS MATERIALIZED (
-        SELECT id, priority FROM {TABLE} WHERE status = 'READY' AND queue_name = %s
-        ORDER BY priority DESC, id LIMIT %s FOR UPDATE SKIP LOCKED
+        SELECT id, priority, place FROM {TABLE} WHERE status = 'READY' AND queue_name = %s
+        ORDER BY priority DESC, coalesce(place, id) LIMIT %s FOR UPDATE SKIP LOCKED
     ), numbered AS (
-        SELECT id AS taken_id, row_number() OVER (ORDER BY priority DESC, id) - 1 AS place FROM taken
+        SELECT id AS taken_id, row_number() OVER (ORDER BY priority DESC, coalesce(place, id)) - 1 AS number FROM taken
     )
-    UPDATE {TABLE} SET status = 'RUNNING', worker_id = %s, claim = %s + place
+    UPDATE {TABLE} SET status = 'RUNNING', worker_id = %s, claim = %s + number
     FROM numbered WHERE id = taken_id RETURNING id::text, claim, payload
 """
 # The condition hides in a CASE: from statistics of an idle table the planner would conclude that hardly any row is

@@ -15,10 +15,10 @@ _INSERT = f"""
     VALUES (?, '{NAME}', '{QUEUE}', 0, 'READY', ?, NULL, ?, NULL, NULL)
 """
 _CLAIM = f"""
-    UPDATE {TABLE} SET status = 'RUNNING', worker_id = ?, claim = ? + place
+    UPDATE {TABLE} SET status = 'RUNNING', worker_id = ?, claim = ? + number
     FROM (
-        SELECT id AS taken_id, row_number() OVER (ORDER BY priority DESC, id) - 1 AS place
-        FROM {TABLE} WHERE status = 'READY' AND queue_name = ? ORDER BY priority DESC, id LIMIT ?
+        SELECT id AS taken_id, row_number() OVER (ORDER BY priority DESC, coalesce(place, id)) - 1 AS number
+        FROM {TABLE} WHERE status = 'READY' AND queue_name = ? ORDER BY priority DESC, coalesce(place, id) LIMIT ?
     )
     WHERE id = taken_id RETURNING id, claim, payload
 """
