@@ -16,18 +16,18 @@ BLOCKS: dict[str, set[str]] = {
     "words": {
         "exceptions", "status", "conf", "conf_brokers", "conf_exchanges", "conf_routes", "conf_workers", "conf_health",
         "clock", "conflicts", "sizes", "signals", "conf_shown", "retry", "schedules", "overdue", "options", "arguments",
-        "logging",
+        "logging", "flow_options", "unique_options",
     },
-    "what travels": {"serializers", "message", "envelope", "steps"},
+    "what travels": {"serializers", "message", "envelope", "steps", "gates", "unique_keys"},
     "rows": {"models", "migrations"},
     "how work is kept": {"brokers"},
     "asking for work": {
         "registry", "context", "cancelling", "control", "routing", "client", "result", "workflows", "canvas", "task",
         "resources", "open_resources", "hooks", "class_hooks", "defining", "plan", "compiling", "composing", "graph",
         "signatures", "task_signatures", "builtin", "canvas_options", "workflow_result", "workflow_sinks",
-        "adding",
+        "adding", "batch_calls", "task_types", "flow", "keys", "locks", "back_pressure", "uniqueness",
     },
-    "doing work": {"worker", "scheduler", "declared", "maintenance"},
+    "doing work": {"worker", "scheduler", "declared", "maintenance", "charging"},
     "edges": {"backend", "pytest_plugin", "admin", "bench", "checks", "router", "testing", "contrib", "management"},
 }  # fmt: skip
 EDGES = len(BLOCKS) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -20,10 +21,11 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django.utils.safestring import mark_safe
 
-from django_taskq import client, conf, registry
+from django_taskq import Unique, client, conf, registry
 from django_taskq.backend import TaskqBackend, framework
 from django_taskq.backend.twins import Twin
 from django_taskq.models import TaskRecord
+from django_taskq.uniqueness import Uniqueness
 from tests.backend import tasks
 from tests.conftest import ROOT
 
@@ -248,6 +250,16 @@ class TestEnqueue:
         assert result.backend == "patient"
         found = tasks.plus.get_result(result.id)
         assert (found.backend, found.task.backend) == ("patient", "patient")
+
+    def test_a_duplicate_has_the_result_of_the_run_that_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        twin = registry.find("tests.backend.tasks.plus")
+        assert twin is not None
+        signature = inspect.signature(tasks.plus.func)
+        monkeypatch.setattr(twin, "uniqueness", Uniqueness(twin.name, Unique(by=["x"]), signature))
+        monkeypatch.setattr(registry, "_is_unique", True)
+        first, again = tasks.plus.enqueue(1, 2), tasks.plus.enqueue(1, 3)
+        assert (again.id, again.args, again.status) == (first.id, [1, 2], READY)
+        assert tasks.plus.enqueue(2).id != first.id
 
     def test_queues_of_the_aliases_are_known(self) -> None:
         assert "framework" in client.known_queues()

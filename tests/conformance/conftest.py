@@ -90,15 +90,18 @@ BEDS: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
     "redis": on_redis,
     "rabbitmq": on_rabbitmq,
 }
-WITHOUT_COMMITS = {"database": pytest.mark.django_db, "memory": ()}
-WITH_COMMITS = pytest.mark.django_db(transaction=True)
+WITHOUT_COMMITS = {"database": [pytest.mark.django_db], "memory": []}
+WITH_COMMITS = [pytest.mark.django_db(transaction=True)]
+# What they do to the database the others do as well.
+ONE_DATABASE = {"memory", "rabbitmq"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``bed`` is in a transaction of its test where it can be; what is put into ``shared_bed`` is committed."""
-    for fixture, own in (("bed", WITHOUT_COMMITS), ("shared_bed", {"memory": ()})):
+    for fixture, own in (("bed", WITHOUT_COMMITS), ("shared_bed", {"memory": []})):
         if fixture in metafunc.fixturenames:
-            beds = [pytest.param(name, marks=own.get(name, WITH_COMMITS)) for name in BEDS]
+            marks = {name: [pytest.mark.one_database] * (name in ONE_DATABASE) for name in BEDS}
+            beds = [pytest.param(name, marks=own.get(name, WITH_COMMITS) + marks[name]) for name in BEDS]
             metafunc.parametrize(fixture, beds, indirect=True)
 
 

@@ -359,6 +359,14 @@ class TestLostClaims:
         bed.broker.release(1, [1])
         assert bed.broker.mark_started(1, delivery, 1000.0) is False
 
+    def test_marking_several(self, bed: Bed) -> None:
+        bed.put(3)
+        one, two, three = bed.take()
+        bed.broker.release(1, [two.claim])
+        assert bed.broker.mark_all_started(1, [one, two, three], 1000.0) == [one, three]
+        assert bed.broker.mark_all_started(2, [one], 1000.0) == []
+        assert bed.broker.mark_all_started(1, [three], 1000.0) == [three]
+
 
 class TestRelease:
     def test_gives_back_what_is_held_and_counts_it(self, bed: Bed) -> None:

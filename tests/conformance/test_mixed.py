@@ -13,7 +13,7 @@ from django.db import OperationalError, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_taskq import maintenance, testing
+from django_taskq import charging, maintenance, testing
 from django_taskq.brokers import intake, outbox
 from django_taskq.brokers.database import DatabaseBroker
 from django_taskq.brokers.mixed import MixedBroker
@@ -367,7 +367,7 @@ class TestDeaths:
 
     def test_a_run_that_kills_its_process_each_time_is_ended(self, mixed: Bed) -> None:
         (message,) = mixed.put(tracking=Tracking.FAILURE)
-        for _ in range(maintenance.MAX_CRASHES):
+        for _ in range(charging.MAX_CRASHES):
             dead = process().pk
             (delivery,) = mixed.take(process=dead)
             maintenance.settle_death(Death(dead, "it died", [delivery.claim]))

@@ -24,7 +24,7 @@ def explained(plans: list[str]) -> Iterator[None]:
     prefix = "EXPLAIN " if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN "
 
     def explain(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
-        if sql.lstrip(" (\n").startswith(("SELECT", "WITH", "UPDATE")):
+        if sql.lstrip(" (\n").startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
             with connection.cursor() as cursor:
                 cursor.execute(prefix + sql, params[0] if many else params)
                 plans.append("\n".join(str(line[-1]) for line in cursor.fetchall()))
@@ -101,7 +101,7 @@ def plans_of(work: Callable[[], Any]) -> str:
 
 def test_claim_takes_ready_rows_in_order_from_their_index(table: Bed) -> None:
     plan = plans_of(lambda: table.take(BATCH))
-    assert "taskq_ready" in plan, plan
+    assert "taskq_line" in plan, plan
     assert "Sort Key: taskq_task" not in plan, plan
     assert "TEMP B-TREE FOR ORDER BY" not in plan, plan
 
@@ -122,7 +122,7 @@ def test_release_goes_by_the_index_of_claims(table: Bed) -> None:
 
 def test_looking_for_work_reads_one_entry_a_queue(table: Bed) -> None:
     plan = plans_of(lambda: table.broker.queues_with_work([QUEUE, "mail", "bulk"]))
-    assert "taskq_ready" in plan, plan
+    assert "taskq_line" in plan, plan
 
 
 @pytest.mark.parametrize("verb", ["claim", "finish"])
@@ -149,4 +149,4 @@ def test_measuring_the_queues_does_not_read_history(table: Bed, request: pytest.
     (plan,) = plans
     lines = [line for line in plan.splitlines() if "taskq_task" in line]
     assert not [line for line in lines if "Seq Scan" in line or ("SCAN" in line and "USING INDEX" not in line)], plan
-    assert {"taskq_ready", "taskq_due", "taskq_claimed"} <= set(re.findall(r"taskq_(?:ready|due|claimed)", plan)), plan
+    assert {"taskq_line", "taskq_due", "taskq_claimed"} <= set(re.findall(r"taskq_(?:line|due|claimed)", plan)), plan

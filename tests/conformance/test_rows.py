@@ -184,6 +184,23 @@ class TestCancelRequested:
         assert_row(status=Status.SUCCESSFUL)
 
 
+class TestStartingSeveral:
+    def test_they_start_in_one_moment(self, rows: Bed) -> None:
+        rows.put(3)
+        taken = rows.take()
+        assert rows.broker.mark_all_started(1, taken[:2], 1000.25) == taken[:2]
+        started = dict(TaskRecord.objects.values_list("claim", "started_at"))
+        assert started[1] == started[2] == datetime.fromtimestamp(1000.25, UTC)
+        assert started[3] is None
+
+    def test_what_is_to_be_cancelled_does_not_start(self, rows: Bed) -> None:
+        rows.put(2)
+        one, two = rows.take()
+        TaskRecord.objects.filter(pk=one.id).cancel()
+        assert rows.broker.mark_all_started(1, [one, two], 1000.0) == [two]
+        assert TaskRecord.objects.get(pk=one.id).started_at is None
+
+
 class TestGivingBack:
     def test_release_leaves_the_row_as_it_was(self, rows: Bed) -> None:
         rows.put()

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import re
 from argparse import SUPPRESS, ArgumentParser
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from django.core.management import get_commands, load_command_class
 from django.utils.module_loading import import_string
 
 from django_taskq import (
+    Unique,
     Workflow,
     checks,
     conf,
@@ -24,10 +26,12 @@ from django_taskq import (
     options,
     signals,
     steps,
+    unique_options,
     workflow_result,
 )
 from django_taskq.brokers.kombu.options import Options as KombuOptions
 from django_taskq.brokers.redis import addresses
+from django_taskq.control import set_limit
 from django_taskq.management.verbs import VERBS
 from django_taskq.result import TaskResult
 from django_taskq.status import Status
@@ -42,7 +46,7 @@ DJANGO_OPTIONS = {
 OTHER_WORDS = {
     "INSTALLED_APPS", "DATABASES", "LOGGING", "DEBUG", "USE_TZ", "ATOMIC_REQUESTS", "SILENCED_SYSTEM_CHECKS", "TASKQ",
     "URL", "PREFIX", "OPTIONS", "CELERY_BEAT_SCHEDULE", "CELERY_TIMEZONE", "MATERIALIZED", "CASE", "UUID", "NAME",
-    "ACTION", "VALUE", "TASK", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS",
+    "ACTION", "VALUE", "TASK", "RUN", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS",
 }  # fmt: skip
 
 
@@ -50,6 +54,7 @@ def text(name: str) -> str:
     return pages.prose(DOCS / name)
 
 
+@cache
 def arguments(command: str, verb: str = "") -> dict[str, Any]:
     """The options and arguments of a command, as they are typed, without Django's own."""
     parser: ArgumentParser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
@@ -104,12 +109,23 @@ class TestOptions:
     def test_the_context(self) -> None:
         own = {name for name in vars(context.TaskContext) if not name.startswith("_")}
         shown = {name.removesuffix("()") for name in pages.names(text("tasks.md"), "attribute")}
-        assert shown == own - {"additions", "delivery", "headers", "task"}
+        assert shown == own - {"additions", "delivery", "headers", "locks", "task"}
 
     def test_the_result(self) -> None:
         own = {name for name in vars(TaskResult) if not name.startswith("_")}
         shown = {name.partition("(")[0] for name in pages.names(text("calling.md"), "member")}
         assert shown == own
+
+
+class TestUniqueness:
+    def test_all_policies(self) -> None:
+        shown = pages.names(text("uniqueness.md"), "policy")
+        policies = [f'on_duplicate="{policy}"' for policy in unique_options.POLICIES]
+        assert [name.partition(",")[0] for name in shown] == [*policies, "debounce=30"]
+
+    def test_all_there_is_to_say(self) -> None:
+        named = {name for code in pages.inline_code(DOCS / "uniqueness.md") for name in re.findall(r"([a-z_]+)=", code)}
+        assert {field.name for field in dataclasses.fields(Unique)} <= named
 
 
 class TestWorkflows:
@@ -222,9 +238,15 @@ class TestNames:
     def test_options_of_tasks(self, page: Path) -> None:
         known = {*options.option_names(), "queue", "eta", "timeout"}
         known |= {field.name for field in dataclasses.fields(options.CallOptions)}
-        known |= {name for made in (group, Workflow, Workflow.add) for name in inspect.signature(made).parameters}
+        known |= {
+            name
+            for made in (group, Workflow, Workflow.add, set_limit, context.TaskContext.lock)
+            for name in inspect.signature(made).parameters
+        }
+        known |= {field.name for field in dataclasses.fields(Unique)}
         named = {name for code in pages.inline_code(page) for name in re.findall(r"(?<![\w-])([a-z_]+)=", code)}
-        named -= {"mail", "default", "exc", "days", "hours", "execute"}  # weights of queues, Celery's and Python's own
+        # Weights of queues, Celery's and Python's own.
+        named -= {"mail", "default", "exc", "days", "hours", "execute", "flush_every", "flush_interval"}
         assert named <= known
 
     @pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
@@ -276,11 +298,11 @@ class TestNames:
 
 
 def permission_names() -> set[str]:
-    from django_taskq.models import Command, Queue, TaskLimits, TaskRecord, Workflow
+    from django_taskq.models import Command, Limit, Queue, TaskLimits, TaskRecord, Workflow
 
-    models = (TaskRecord, Command, Queue, TaskLimits, Workflow)
+    models = (TaskRecord, Command, Limit, Queue, TaskLimits, Workflow)
     own = {name for model in models for name, _ in model._meta.permissions}
-    own |= {"view_command", "view_queue", "view_tasklimits", "view_workflow"}
+    own |= {"view_command", "view_limit", "view_queue", "view_tasklimits", "view_workflow"}
     return own | {f"{verb}_{model}" for verb in ("view", "delete") for model in ("taskrecord", "worker")}
 
 

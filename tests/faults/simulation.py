@@ -21,7 +21,7 @@ from django_taskq import maintenance, serializers
 from django_taskq.brokers import get_broker
 from django_taskq.brokers.base import Broker
 from django_taskq.brokers.database.advancing import Advance
-from django_taskq.brokers.database.broker import to_message
+from django_taskq.brokers.database.rows import to_message
 from django_taskq.brokers.mixed import MixedBroker
 from django_taskq.maintenance import Death
 from django_taskq.message import Action, Delivery, Message, Outcome, Room

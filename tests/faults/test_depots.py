@@ -63,7 +63,7 @@ def at_work(process: WorkerProcess, history: History) -> list[int]:
 
 
 @pytest.mark.one_database
-@pytest.mark.parametrize("what", ["child", "supervisor", "everything"])
+@pytest.mark.parametrize("what", ["child", pytest.param("supervisor", marks=pytest.mark.whole), "everything"])
 def test_kills_lose_nothing(place: Place, history: History, what: str) -> None:
     load, killed = Load(history), set[int]()
     process = place.start("--processes", "2", ready=False)

@@ -25,8 +25,8 @@ def longest_pause(history: History, since: float) -> float:
     return max((after - before for before, after in pairwise(times)), default=0)
 
 
-@pytest.mark.parametrize("how", ["sleep", "gil"])
-@pytest.mark.parametrize("place", [0, SHORT // 2, SHORT])
+@pytest.mark.parametrize("how", ["sleep", pytest.param("gil", marks=pytest.mark.one_database)])
+@pytest.mark.parametrize("place", [0, pytest.param(SHORT // 2, marks=pytest.mark.whole), SHORT])
 def test_short_runs_do_not_wait_behind_a_long_one(
     worker: Callable[..., WorkerProcess], history: History, place: int, how: str
 ) -> None:

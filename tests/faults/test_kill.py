@@ -170,7 +170,14 @@ def test_the_supervisor_alone_is_killed_while_a_task_holds_the_interpreter(worke
     assert successor.wait() == 0
 
 
-@pytest.mark.parametrize("how", ["kill", "exit", "segfault"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "kill",
+        pytest.param("exit", marks=pytest.mark.whole),
+        pytest.param("segfault", marks=pytest.mark.one_database),
+    ],
+)
 def test_poison(worker: Start, history: History, how: str) -> None:
     # Given one run that takes its process down among a thousand that do not
     process = worker("--processes", "2")
@@ -199,6 +206,7 @@ def test_poison(worker: Start, history: History, how: str) -> None:
     assert_no_orphans(process)
 
 
+@pytest.mark.one_database
 def test_the_fork_server_is_killed(worker: Start, history: History) -> None:
     # Given work under way
     process = worker("--processes", "2")
@@ -220,6 +228,7 @@ def test_the_fork_server_is_killed(worker: Start, history: History) -> None:
     assert_registry_is_clean()
 
 
+@pytest.mark.one_database
 def test_every_process_of_the_group_is_told_to_stop(worker: Start, history: History) -> None:
     """As systemd does by default and a shell at the end of a session."""
     process = worker("--processes", "2")
@@ -251,6 +260,7 @@ if any("forkserver" in word for word in sys.orig_argv):
 """
 
 
+@pytest.mark.one_database
 def test_processes_that_cannot_start_end_the_worker(worker: Start, tmp_path: Path) -> None:
     """A broken environment must not become a storm of processes: at most 10 in 30 s, then an exit code."""
     (tmp_path / "sitecustomize.py").write_text(BREAK_CHILDREN)
@@ -263,6 +273,7 @@ def test_processes_that_cannot_start_end_the_worker(worker: Start, tmp_path: Pat
     assert_registry_is_clean()
 
 
+@pytest.mark.one_database
 def test_processes_that_die_young_but_have_worked_are_replaced(worker: Start, history: History) -> None:
     """Each dies between two runs within seconds of its birth, which is no sign of an environment that is broken."""
     process = worker("--processes", "1")

@@ -25,6 +25,8 @@ Start = Callable[..., WorkerProcess]
 OURS = ["subprocess", "multiprocessing", "double fork"]
 if importlib.util.find_spec("joblib"):
     OURS.append("joblib")
+# By default each way is tried where a process is killed, and one of them at the other ends.
+FEWER = [pytest.param(how, marks=() if how == "double fork" else pytest.mark.whole) for how in OURS]
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_killed_process_leaves_nothing(worker: Start, history: History, how: s
     assert add.enqueue(1, 2).get(20) == 3
 
 
-@pytest.mark.parametrize("how", OURS)
+@pytest.mark.parametrize("how", FEWER)
 def test_a_process_that_dies_leaves_nothing(worker: Start, history: History, how: str) -> None:
     worker("--processes", "1")
     leave_processes.using(max_retries=0).enqueue(history.path, how, 60)
@@ -56,7 +58,7 @@ def test_a_process_that_dies_leaves_nothing(worker: Start, history: History, how
     wait_for(lambda: not is_alive(left), 5, f"the end of {left}")
 
 
-@pytest.mark.parametrize("how", OURS)
+@pytest.mark.parametrize("how", FEWER)
 def test_a_worker_that_stops_leaves_nothing(worker: Start, history: History, how: str) -> None:
     process = worker("--processes", "1")
     leave_processes.enqueue(history.path, how).get(20)
@@ -77,7 +79,7 @@ def test_a_thread_that_goes_on_does_not_hold_up_the_end(worker: Start, history: 
     assert process.wait(15) == 0
 
 
-@pytest.mark.parametrize("how", OURS)
+@pytest.mark.parametrize("how", FEWER)
 def test_a_supervisor_that_is_killed_leaves_nothing(worker: Start, history: History, how: str) -> None:
     process = worker("--processes", "1")
     leave_processes.enqueue(history.path, how).get(20)

@@ -79,6 +79,7 @@ def test_a_change_takes_effect_within_two_seconds(worker: Callable[..., WorkerPr
     assert history.count("start", "x") == count
 
 
+@pytest.mark.one_database
 def test_no_scheduler(worker: Callable[..., WorkerProcess], history: History) -> None:
     entry = {"task": "tests.testapp.tasks.note", "schedule": "every 1 second", "args": [history.path, "tick"]}
     process = worker("--processes", "1", "--no-scheduler", taskq={"SCHEDULE": {"tick": entry}})

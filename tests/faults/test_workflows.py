@@ -19,7 +19,7 @@ from django.test import override_settings
 from django_taskq.brokers import alias_of, make_depot, outbox, sending
 from django_taskq.brokers.base import Broker
 from django_taskq.brokers.database import DatabaseBroker
-from django_taskq.brokers.database.broker import to_message
+from django_taskq.brokers.database.rows import to_message
 from django_taskq.brokers.mixed import MixedBroker
 from django_taskq.canvas import chain, group
 from django_taskq.conf import get_settings

@@ -100,6 +100,7 @@ class TestAsking:
         with pytest.raises(InvalidCommand, match="no worker online is 'nobody:1'"):
             control.ping("nobody:1")
 
+    @pytest.mark.one_database
     def test_what_it_does_and_knows(self, worker: Start, history: History) -> None:
         worker("--processes", "1", "--queues", "default", taskq={"BROKERS": {"bulk": {"URL": "redis://u:hunter2@x"}}})
         result = note.enqueue(history.path, "long", 30)
@@ -117,12 +118,14 @@ class TestAsking:
         assert "hunter2" not in json.dumps(found)
         assert str(history.path) not in json.dumps(found)
 
+    @pytest.mark.one_database
     def test_only_what_is_asked_for(self, worker: Start) -> None:
         worker("--processes", "1")
         assert set(inspected("registered", "active")) == {"registered", "active"}
         with pytest.raises(InvalidCommand, match='Did you mean "active"'):
             control.inspect("activ")
 
+    @pytest.mark.one_database
     def test_stacks(self, worker: Start, history: History) -> None:
         process = worker("--processes", "1")
         note.enqueue(history.path, "long", 30)
@@ -132,6 +135,7 @@ class TestAsking:
         assert "in spend" in process.log()
 
 
+@pytest.mark.one_database
 class TestShape:
     def test_processes(self, worker: Start) -> None:
         process = worker("--processes", "1")
@@ -302,6 +306,7 @@ class TestCancelling:
         assert Command.objects.get().issued_by == "ann"
         assert add.enqueue(1, 2).get(PATIENT) == 3
 
+    @pytest.mark.one_database
     def test_in_threads(self, worker: Start, history: History) -> None:
         worker("--processes", "1", "--threads", "2")
         beside = note.enqueue(history.path, "beside", 2)
@@ -313,6 +318,7 @@ class TestCancelling:
             result.get(PATIENT)
         assert beside.get(PATIENT) is None
 
+    @pytest.mark.one_database
     def test_one_that_heeds_nothing_is_killed(self, worker: Start, history: History) -> None:
         process = worker("--processes", "1")
         result = note.enqueue(history.path, "long", 30, "gil")
@@ -336,6 +342,7 @@ class TestCancelling:
             control.cancel("mine")
 
 
+@pytest.mark.one_database
 class TestLimits:
     def test_they_hold_for_what_starts_from_then_on(self, worker: Start) -> None:
         worker("--processes", "1")
@@ -377,6 +384,7 @@ COMMANDS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.one_database
 class TestPermissions:
     @pytest.mark.parametrize("codename", COMMANDS)
     def test_each_needs_its_own(self, codename: str) -> None:
@@ -407,22 +415,21 @@ class TestWhatSomebodyElseWrote:
         assert not reply.is_ok
         return str(json.loads(reply.reply))
 
-    @pytest.mark.parametrize(
-        ("name", "arguments", "why"),
-        [
-            pytest.param("os.system", "{}", "no command is named 'os.system'", id="unknown"),
-            pytest.param("ping", '{"x": 1}', "has no argument 'x'", id="unknown argument"),
-            pytest.param("set_processes", '{"number": 1e9}', "a whole number from 1 to 1,000", id="out of range"),
-            pytest.param("set_processes", "[]", "not a JSON object", id="no object"),
-            pytest.param("ping", "{", "not JSON", id="no JSON"),
-            pytest.param("ping", "[" * 16_000, "not JSON", id="nested"),
-            pytest.param("ping", " " * 1_000_000 + "{}", "1,000,002 characters", id="a megabyte"),
-        ],
-    )
-    def test_is_refused(self, online: WorkerProcess, name: str, arguments: str, why: str) -> None:
-        assert why in self.answer(name, arguments)
-        assert len(online.children()) == 1
+    @pytest.mark.one_database
+    def test_is_refused(self, online: WorkerProcess) -> None:
+        for name, arguments, why in (
+            ("os.system", "{}", "no command is named 'os.system'"),
+            ("ping", '{"x": 1}', "has no argument 'x'"),
+            ("set_processes", '{"number": 1e9}', "a whole number from 1 to 1,000"),
+            ("set_processes", "[]", "not a JSON object"),
+            ("ping", "{", "not JSON"),
+            ("ping", "[" * 16_000, "not JSON"),
+            ("ping", " " * 1_000_000 + "{}", "1,000,002 characters"),
+        ):
+            assert why in self.answer(name, arguments)
+            assert len(online.children()) == 1
 
+    @pytest.mark.one_database
     def test_is_refused_when_it_has_expired(self, online: WorkerProcess) -> None:
         assert "expired" in self.answer("shutdown", "{}", seconds=-1)
         assert online.returncode is None
@@ -459,6 +466,7 @@ def test_nothing_is_waited_for_inside_a_transaction(worker: Start) -> None:
     wait_for(lambda: CommandReply.objects.exists(), PATIENT)
 
 
+@pytest.mark.one_database
 def test_a_flood_costs_neither_memory_nor_heartbeats(worker: Start) -> None:
     """F60: ten thousand pings whose answers nobody reads."""
     process = worker("--processes", "1", taskq={"HEARTBEAT_INTERVAL": 0.5})

@@ -72,6 +72,7 @@ def test_runs_from_end_to_end(place: Place, history: History) -> None:
     assert TaskRecord.objects.filter(publish_after__isnull=False).count() == 0
 
 
+@pytest.mark.one_database
 def test_due_times_and_cancelled_runs(place: Place, history: History) -> None:
     # Given one that is due soon, one much later, and two that are cancelled while they wait
     soon = note.using(countdown=1).enqueue(history.path, "soon")
@@ -91,6 +92,7 @@ def test_due_times_and_cancelled_runs(place: Place, history: History) -> None:
     assert {TaskRecord.objects.get(pk=result.id).status for result in (ready, delayed)} == {Status.CANCELLED}
 
 
+@pytest.mark.one_database
 def test_urgent_runs_first(place: Place, history: History) -> None:
     for priority in (-50, 0, 50):
         calls = [((history.path, str(priority)), {}) for _ in range(10)]
@@ -107,6 +109,7 @@ def test_urgent_runs_first(place: Place, history: History) -> None:
 
 
 @pytest.mark.parametrize("task", [note, note_untracked], ids=["tracked", "untracked"])
+@pytest.mark.one_database
 def test_running_is_shown_soon_and_keeps_nobody(place: Place, history: History, task: object) -> None:
     process = place.start("--processes", "2")
     wait_for(lambda: len(process.children()) == 2)
@@ -124,6 +127,7 @@ def test_running_is_shown_soon_and_keeps_nobody(place: Place, history: History, 
     assert set(history.counts("start").values()) == {1}
 
 
+@pytest.mark.one_database
 def test_runs_without_a_row(place: Place, history: History) -> None:
     process = place.start()
     late = note_late.enqueue(history.path, "late")
@@ -160,6 +164,7 @@ def test_transactions_of_the_caller(place: Place, history: History) -> None:
     assert sorted(starts(history)) == ["committed", "committed too", "last"]
 
 
+@pytest.mark.one_database
 def test_tasks_that_enqueue_tasks(place: Place, history: History) -> None:
     place.start("--processes", "2")
     results = fan_out.enqueue_many([((history.path, 50), {}) for _ in range(4)])
@@ -189,6 +194,7 @@ def test_a_stop_gives_back_and_burst_does_the_rest(place: Place, history: Histor
     assert not crashes()
 
 
+@pytest.mark.one_database
 def test_schedules(place: Place, history: History) -> None:
     entry = {"task": "tests.testapp.tasks.note", "schedule": "every 1 second", "args": [history.path, "tick"]}
     place.start(SCHEDULE={"tick": entry})
@@ -198,6 +204,7 @@ def test_schedules(place: Place, history: History) -> None:
     assert history.count("start") == TaskRecord.objects.filter(status=Status.SUCCESSFUL).count()
 
 
+@pytest.mark.one_database
 def test_several_brokers_in_one_worker(request: pytest.FixtureRequest, worker: Start, history: History) -> None:
     taskq = on_url("database://")
     for name in SERVERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_taskq import current_task, registry
+from django_taskq import Call, chain, current_task, registry
 from django_taskq.exceptions import SerializationError, TaskExpired
 from django_taskq.models import TaskRecord
 from django_taskq.status import Status
@@ -80,6 +81,46 @@ def test_retries_end() -> None:
     result = make_task(fails, autoretry_for=(OSError,), max_retries=2).enqueue()
     result.refresh()
     assert (result.status, result.attempts, len(result.errors)) == (Status.FAILED, 3, 3)
+
+
+def test_a_snoozed_run_is_left_scheduled() -> None:
+    def dozes() -> None:
+        current_task.snooze(0.001)
+
+    result = make_task(dozes).enqueue()
+    row = TaskRecord.objects.get()
+    assert (row.status, row.attempt, row.reason, row.claim) == (Status.SCHEDULED, 1, "", None)
+    assert row.run_after > timezone.now() - timedelta(minutes=1)
+    assert result.errors == []
+
+
+def test_so_is_a_snoozed_step_and_what_waits_for_it() -> None:
+    calls: list[str] = []
+
+    def dozes() -> str:
+        calls.append("dozes")
+        return current_task.snooze(60)
+
+    chain(make_task(dozes).s(), make_task(lambda value: calls.append(value), name="after").s()).enqueue()
+    assert calls == ["dozes"]
+    assert sorted(TaskRecord.objects.values_list("status", flat=True)) == [Status.SCHEDULED, Status.WAITING]
+
+
+def test_calls_enqueued_together_come_in_batches() -> None:
+    sizes: list[int] = []
+
+    def batch(calls: list[Call[[int]]]) -> list[int]:
+        sizes.append(len(calls))
+        for call in calls:
+            if call.args[0] == 1 and call.attempt == 1:
+                call.retry(countdown=60)
+        return [2 * call.args[0] for call in calls]
+
+    made = make_task(batch, batch_size=3, batch_wait=60)
+    results = made.enqueue_many([((number,), {}) for number in range(5)])
+    assert [result.get(timeout=0) for result in results] == [0, 2, 4, 6, 8]
+    assert sizes == [3, 3]
+    assert made.enqueue(7).get(timeout=0) == 14
 
 
 def test_an_expired_run_does_not_run() -> None:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from django_taskq import client, maintenance, signals
+from django_taskq import charging, client, maintenance, signals
 from django_taskq.contrib import opentelemetry
 from django_taskq.contrib.opentelemetry import instrument, uninstrument
 from django_taskq.maintenance import Death
@@ -249,7 +249,7 @@ def test_metrics(bench: Bench) -> None:
 
 def test_a_run_whose_process_died_has_a_span_for_its_end(bench: Bench) -> None:
     add.enqueue(2, 3)
-    for _ in range(maintenance.MAX_CRASHES):
+    for _ in range(charging.MAX_CRASHES):
         (delivery,) = claim()
         maintenance.settle_death(Death(PROCESS, "the worker process died of SIGKILL", [delivery.claim]))
     span = bench.only("process default")

@@ -163,7 +163,7 @@ class TestOnce:
     def test_run_and_tick_are_written_together(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         row = make()
 
-        def lose(*args: object) -> None:
+        def lose(*args: object, **options: object) -> None:
             raise EnqueueError("the database went away")
 
         with monkeypatch.context() as patch:

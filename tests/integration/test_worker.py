@@ -59,6 +59,7 @@ def test_burst_ends_with_the_work(worker: Start) -> None:
     assert later.status == Status.SCHEDULED
 
 
+@pytest.mark.one_database
 def test_burst_with_nothing_to_do(worker: Start) -> None:
     assert worker("--processes", "2", "--burst", ready=False).wait() == 0
 

@@ -53,9 +53,9 @@ TERM, INT, QUIT = signal.SIGTERM, signal.SIGINT, signal.SIGQUIT
     [
         pytest.param([QUIT], "30", 4, id="quit"),
         pytest.param([TERM, TERM], "30", 4, id="term-term"),
-        pytest.param([INT, INT], "30", 4, id="int-int"),
-        pytest.param([TERM, QUIT], "30", 4, id="term-quit"),
-        pytest.param([TERM] * 50, "30", 4, id="fifty"),
+        pytest.param([INT, INT], "30", 4, id="int-int", marks=pytest.mark.whole),
+        pytest.param([TERM, QUIT], "30", 4, id="term-quit", marks=pytest.mark.whole),
+        pytest.param([TERM] * 50, "30", 4, id="fifty", marks=pytest.mark.whole),
         pytest.param([TERM], "0", 0, id="term-without-grace"),
     ],
 )

@@ -97,6 +97,7 @@ def test_a_second_signal_cuts_at_once(worker: Start, history: History) -> None:
     assert_registry_is_clean()
 
 
+@pytest.mark.one_database
 def test_a_second_signal_with_nothing_to_cut(worker: Start) -> None:
     process = worker("--processes", "1")
     process.terminate()
@@ -105,6 +106,7 @@ def test_a_second_signal_with_nothing_to_cut(worker: Start) -> None:
     assert_registry_is_clean()
 
 
+@pytest.mark.one_database
 def test_a_signal_while_it_starts(worker: Start) -> None:
     process = worker("--processes", "2", ready=False)
     wait_for(lambda: len(process.tree()) > 1, 10, interval=0.001)
@@ -113,6 +115,7 @@ def test_a_signal_while_it_starts(worker: Start) -> None:
     assert_no_orphans(process)
 
 
+@pytest.mark.one_database
 def test_many_signals_at_once(worker: Start, history: History) -> None:
     process = worker("--processes", "2", "--grace", "1")
     run_one(process, history, 30)

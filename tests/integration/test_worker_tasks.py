@@ -41,7 +41,15 @@ def test_a_block_left_open_is_rolled_back_and_reported(worker: Start, options: t
     assert "left a transaction open on 'default'" in process.log()
 
 
-@pytest.mark.parametrize("how", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "SystemExit",
+        pytest.param("KeyboardInterrupt", marks=pytest.mark.whole),
+        pytest.param("GeneratorExit", marks=pytest.mark.whole),
+    ],
+)
+@pytest.mark.one_database
 def test_what_ends_a_program_does_not_end_the_worker(worker: Start, how: str) -> None:
     process = worker("--processes", "1")
     children = wait_for(process.children)
@@ -69,6 +77,7 @@ def settings_module(directory: Path, text: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{directory}:{ROOT}", "DJANGO_SETTINGS_MODULE": "own_settings"}
 
 
+@pytest.mark.one_database
 def test_debug_does_not_collect_queries(worker: Start, tmp_path: Path) -> None:
     worker("--processes", "1", env=settings_module(tmp_path, "DEBUG = True"))
     counts = [count_queries.enqueue().get(10) for _ in range(5)]
@@ -82,6 +91,7 @@ FORMAT = (
 
 
 @pytest.mark.parametrize("options", KINDS)
+@pytest.mark.one_database
 def test_log_records_carry_the_run(worker: Start, tmp_path: Path, options: tuple[str, ...]) -> None:
     own = f"{FORMAT}\nLOGGING['root'] = {{'handlers': ['stderr'], 'level': 'INFO'}}"
     process = worker(*options, env=settings_module(tmp_path, own))
@@ -95,6 +105,7 @@ def test_log_records_carry_the_run(worker: Start, tmp_path: Path, options: tuple
     assert "<||" in process.log() or process.log().count(subject) >= 2
 
 
+@pytest.mark.one_database
 def test_language_and_time_zone_travel(worker: Start) -> None:
     worker("--processes", "1")
     with translation.override("de"), timezone.override("America/New_York"):

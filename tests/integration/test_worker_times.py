@@ -84,6 +84,7 @@ def test_retries_with_back_off(worker: Start, history: History) -> None:
     assert TaskRecord.objects.get(pk=good.id).attempt == 4
 
 
+@pytest.mark.one_database
 def test_a_soft_limit_lets_the_task_tidy_up(worker: Start, history: History) -> None:
     """By a signal, so that it also ends a blocking call."""
     process = worker("--processes", "1")
@@ -104,6 +105,7 @@ def test_a_soft_limit_lets_the_task_tidy_up(worker: Start, history: History) -> 
 
 
 @pytest.mark.parametrize("how", ["signals", "gil"])
+@pytest.mark.one_database
 def test_a_hard_limit_ends_the_process(worker: Start, history: History, how: str) -> None:
     """A run that ignores its soft limit, or holds the interpreter, with neighbours in the same process."""
     process = worker("--processes", "1")

@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
-from django_taskq import TaskResult, chain, chord, control, group, maintenance, testing
+from django_taskq import TaskResult, chain, charging, chord, control, group, maintenance, testing
 from django_taskq.brokers import get_broker
 from django_taskq.exceptions import ResultNotFound, TaskCancelled
 from django_taskq.graph import Workflow as Graph
@@ -470,7 +470,7 @@ class TestOtherEnds:
 
     def test_a_worker_that_died_with_a_step(self) -> None:
         result = chain(work.s("a"), show.s()).on_error(told.s()).enqueue()
-        for _ in range(maintenance.MAX_CRASHES):
+        for _ in range(charging.MAX_CRASHES):
             (delivery,) = claimed()
             maintenance.settle_death(maintenance.Death(0, "killed", [delivery.claim]))
         maintenance.look_after_workflows()

@@ -229,4 +229,16 @@ CASES = (
             "faults/test_control_flood::test_what_was_cancelled_is_not_started_by_the_next_worker",
         ),
     ),
+    Case(
+        "F61",
+        "limits: kills, rates, many keys, all at once",
+        (
+            "faults/test_flow_kills::test_kills_neither_exceed_a_limit_nor_lose_of_it",
+            "faults/test_flow_kills::test_a_rate",
+            "faults/test_flow_kills::test_a_run_of_another_key_starts_at_once",
+            "integration/test_limits::test_two_that_end_and_one_that_comes_never_exceed_a_limit_nor_forget_a_waiter",
+            "integration/test_limits::test_a_crowd",
+            "integration/test_limits::test_whatever_happens",
+        ),
+    ),
 )

@@ -20,7 +20,7 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError, connection, transaction
 from django.utils import timezone, translation
 
-from django_taskq import current_task, task
+from django_taskq import Call, current_task, task
 from django_taskq.exceptions import SoftTimeLimitExceeded
 from django_taskq.models import TaskRecord
 from tests.testapp.models import Effect
@@ -453,3 +453,61 @@ async def meet_in_queries(wanted: int) -> int:
         return len(_meeting)
 
     return await sync_to_async(query)()
+
+
+@task
+def snooze_once(seconds: float) -> float:
+    """How long ago it was enqueued, when it has snoozed as long."""
+    age = (timezone.now() - current_task.enqueued_at).total_seconds()
+    if age < seconds:
+        current_task.snooze(seconds)
+    return age
+
+
+@task
+async def snooze_on_loop(seconds: float) -> float:
+    return snooze_once.function(seconds)
+
+
+@task(batch_size=100, batch_wait=0.5)
+def double_together(calls: list[Call[[str, int]]]) -> list[int]:
+    """Write how many there are at once."""
+    write_line(calls[0].args[0], "batch", len(calls))
+    return [2 * call.args[1] for call in calls]
+
+
+@task(batch_size=4, batch_wait=0.3, max_retries=1)
+def do_together(calls: list[Call[[str, str]]]) -> None:
+    """Do with each call what its second argument says; write all of them first."""
+    path, words = calls[0].args[0], [call.args[1] for call in calls]
+    write_line(path, "batch", *words)
+    for call, word in zip(calls, words, strict=True):
+        if word == "fail":
+            call.fail(ValueError("on purpose"))
+        elif word == "retry" or (word == "retry once" and call.attempt == 1):
+            call.retry(countdown=0.05)
+        elif word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "last":
+            wait_at_gate(path, 60)
+        elif word == "raise":
+            raise OSError("for all that are left")
+        else:
+            call.done(word)
+
+
+@task(batch_size=4, batch_wait=60)
+def gather_for_long(calls: list[Call[[str]]]) -> None:
+    write_line(calls[0].args[0], "batch", len(calls))
+
+
+@task(batch_size=3, batch_wait=0.1, time_limit=0.5)
+def overrun_together(calls: list[Call[[str]]]) -> None:
+    write_line(calls[0].args[0], "batch", len(calls))
+    time.sleep(60)
+
+
+@task(batch_size=3, batch_wait=0.1, acks_late=False)
+def die_together_at_most_once(calls: list[Call[[str]]]) -> None:
+    write_line(calls[0].args[0], "batch", len(calls))
+    os.kill(os.getpid(), signal.SIGKILL)
