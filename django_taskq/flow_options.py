@@ -65,7 +65,7 @@ def parse_key(value: Any) -> str | Callable[..., str] | None:
     raise ValueError('a template such as "tenant:{tenant_id}", or a function of the arguments')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Breaker:
     """Stop starting a task after ``failures`` failures of one kind in a row, for ``rest`` seconds; then try one run.
 
@@ -73,21 +73,25 @@ class Breaker:
     succeeds all may go on; when it fails the rest begins anew.
     """
 
-    failures: int = 5
-    rest: float = 60.0
-    on: tuple[type[BaseException], ...] = (Exception,)
+    failures: int
+    rest: float
+    on: tuple[type[BaseException], ...]
 
-    def __post_init__(self) -> None:
-        parse_count(self.failures)
-        given: tuple[Any, Any] = self.rest, self.on
-        rest = given[0].total_seconds() if isinstance(given[0], timedelta) else given[0]
-        if isinstance(rest, bool) or not isinstance(rest, (int, float)) or not 0 < rest <= MOST_REST:
+    def __init__(
+        self,
+        failures: int = 5,
+        rest: float | timedelta = 60.0,
+        on: type[BaseException] | tuple[type[BaseException], ...] = (Exception,),
+    ) -> None:
+        seconds: Any = rest.total_seconds() if isinstance(rest, timedelta) else rest
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= MOST_REST:
             raise ValueError(f"Breaker(rest={rest!r}) is not usable: it takes seconds above 0, or a timedelta")
-        on = given[1] if isinstance(given[1], tuple) else (given[1],)
-        if not on or not all(isinstance(each, type) and issubclass(each, BaseException) for each in on):
-            raise ValueError(f"Breaker(on={self.on!r}) is not usable: it takes exception classes")
-        object.__setattr__(self, "rest", float(rest))
-        object.__setattr__(self, "on", on)
+        classes: tuple[Any, ...] = on if isinstance(on, tuple) else (on,)
+        if not classes or not all(isinstance(each, type) and issubclass(each, BaseException) for each in classes):
+            raise ValueError(f"Breaker(on={on!r}) is not usable: it takes exception classes")
+        object.__setattr__(self, "failures", parse_count(failures))
+        object.__setattr__(self, "rest", float(seconds))
+        object.__setattr__(self, "on", classes)
 
 
 def parse_breaker(value: Any) -> Breaker | None:
