@@ -1,4 +1,7 @@
-"""Unique tasks whose queue is kept on a server: its messages may be older than the arguments of their runs."""
+"""Unique tasks and locks whose queue is kept on a server.
+
+Messages may be older than the arguments of their runs, and whoever may start has a message only once it is handed over.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import pytest
 from django.db import transaction
 from django.test import override_settings
 
-from django_taskq import Unique, maintenance, registry
+from django_taskq import Unique, current_task, maintenance, registry
 from django_taskq.brokers import get_broker, get_depots
 from django_taskq.message import Delivery
 from django_taskq.models import TaskRecord
@@ -99,3 +102,20 @@ def test_the_latest_follows_the_one_that_runs() -> None:
     assert run(found) == []
     work()
     assert seen == ["a", "c"]
+
+
+def test_a_lock_that_its_block_frees_is_handed_on_without_a_supervisor() -> None:
+    sizes: list[int] = []
+    size = get_depots()["default"].size
+    follower = make_task(lambda: None, name="follower", lock="x")
+
+    def hold() -> None:
+        with current_task.lock("x"):
+            follower.enqueue()
+            maintenance.tend_limits()
+            sizes.append(size("default"))
+        wait_for(lambda: size("default") == 1)
+
+    make_task(hold, name="holder").enqueue()
+    work()
+    assert sizes == [0]

@@ -57,12 +57,12 @@ def _take(using: str, task_id: str, claim: int, gate: Gate) -> bool:
         return True
 
 
-def free_lock(using: str, task_id: str, gate: Gate) -> None:
-    """The run is done with the lock: the next one may have it."""
+def free_lock(using: str, task_id: str, gate: Gate) -> bool:
+    """The run is done with the lock: the next one may have it; whether somebody is READY for that."""
 
-    def free() -> None:
+    def free() -> int:
         with transaction.atomic(using=using):
             Permit.objects.using(using).filter(task_id=task_id, key=gate.key).delete()
-            Admission(DatabaseBroker(using)).look({gate.key: gate})
+            return Admission(DatabaseBroker(using)).look({gate.key: gate})
 
-    persist(using, free)
+    return persist(using, free) > 0
