@@ -26,7 +26,7 @@ from django_taskq.brokers.database.dialect import (
     may_be_direct,
     status_of,
 )
-from django_taskq.brokers.database.sqlite_forms import dashed, hexed, stored
+from django_taskq.brokers.database.sqlite_forms import claimed_since, hexed, stored
 from django_taskq.brokers.database.sqlite_limits import SQLiteLimits
 from django_taskq.brokers.database.sqlite_steps import SQLiteSteps
 from django_taskq.gates import AT_GATE
@@ -52,12 +52,6 @@ _CLAIM = """
     )
     WHERE id = taken_id
 """
-_CLAIMED = """
-    SELECT json_group_array(json_array(id, claim, name, queue_name, payload, headers, expires_at, enqueued_at,
-        run_after, attempt, crashes, is_suspect))
-    FROM (SELECT * FROM taskq_task WHERE status = 'RUNNING' AND worker_id = %s AND claim >= %s ORDER BY claim)
-"""
-
 _CLAIM_KNOWN = """
     UPDATE taskq_task SET status = 'RUNNING', worker_id = %s, claim = asked_claim, publish_after = NULL
     FROM (
@@ -141,10 +135,7 @@ class SQLite(SQLiteSteps, SQLiteLimits, Dialect):
     ) -> list[Delivery]:
         with connection.cursor() as cursor:
             cursor.execute(_CLAIM, [process_id, first_claim, queue_name, queue_name, limit])
-            cursor.execute(_CLAIMED, [process_id, first_claim])
-            (text,) = cursor.fetchone()
-        zone = connection.timezone
-        return [_delivery(row, zone) for row in json.loads(text)]
+        return claimed_since(connection, process_id, first_claim)
 
     def claim_known(
         self, connection: BaseDatabaseWrapper, process_id: int, claims: Sequence[tuple[str, int]]
@@ -237,22 +228,3 @@ def _moment(seconds: float, zone: tzinfo | None) -> str:
 @lru_cache(maxsize=64)
 def _second(seconds: int, zone: tzinfo | None) -> str:
     return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _seconds(text: str | None, zone: tzinfo | None) -> float | None:
-    """The inverse of :func:`stored`, as POSIX seconds."""
-    return None if text is None else _whole_second(text[:19], zone) + float(f"0{text[19:]}")
-
-
-@lru_cache(maxsize=64)
-def _whole_second(text: str, zone: tzinfo | None) -> float:
-    return datetime.fromisoformat(text).replace(tzinfo=zone).timestamp()
-
-
-def _delivery(row: list[Any], zone: tzinfo | None) -> Delivery:
-    hex_id, claim, name, queue_name, payload, headers, expires_at, enqueued_at, run_after, *rest = row
-    attempt, crashes, is_suspect = rest
-    times = (_seconds(expires_at, zone), _seconds(enqueued_at, zone) or 0.0, _seconds(run_after, zone))
-    return Delivery(
-        dashed(hex_id), claim, name, queue_name, payload, headers, *times, attempt, crashes, bool(is_suspect)
-    )
