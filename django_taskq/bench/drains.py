@@ -12,7 +12,7 @@ from django_taskq.bench.raw import connect
 from django_taskq.bench.raw.store import INSERT_SIZE
 from django_taskq.bench.raw.worker import drain_rate
 from django_taskq.bench.stage import Stage, raw_rows
-from django_taskq.bench.tasks import keyed, limited_to_3, limited_to_100, noop
+from django_taskq.bench.tasks import batched, keyed, limited_to_3, limited_to_100, noop
 from django_taskq.bench.workers import BenchWorker, WorkerFailed
 
 
@@ -58,16 +58,17 @@ def measure_drain_beside(stage: Stage) -> dict[str, Figure]:
     return {"drain_history": figure}
 
 
-LIMITED = {
+LIMITED: dict[str, tuple[str, Task[[int], int]]] = {
     "limited_to_3": ("drain, 3 at once", limited_to_3),
     "limited_to_100": ("drain, 100 at once", limited_to_100),
     "keyed": ("drain, 3 at once of 1,000 keys", keyed),
+    "batched": ("drain, in batches of 100", batched),
 }
 
 
 def measure_limits(stage: Stage) -> dict[str, Figure]:
-    """Runs of limited tasks, beside the same without a limit."""
-    figures = {name: Figure(title, "runs/s", beside="no limit") for name, (title, _) in LIMITED.items()}
+    """Runs of limited tasks, and of one in batches, beside the same of a plain task."""
+    figures = {name: Figure(title, "runs/s", beside="plain") for name, (title, _) in LIMITED.items()}
     for number in range(stage.plan.repeat):
         for name, (_, task) in LIMITED.items():
             stage.tell(f"drain {name} {number + 1}/{stage.plan.repeat}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from django_taskq import task
+from django_taskq import Call, task
 from django_taskq.bench import tally
 
 
@@ -30,6 +30,12 @@ def limited_to_100(number: int) -> int:
 def keyed(number: int) -> int:
     """The same, at most three at once of each of a thousand keys."""
     return number
+
+
+@task(name="django_taskq.bench.batched", batch_size=100)
+def batched(calls: list[Call[[int]]]) -> list[int]:
+    """The same, for a hundred calls at once."""
+    return [call.args[0] for call in calls]
 
 
 @task(name="django_taskq.bench.clock")

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 Start = Callable[..., BenchProcess]
 
-RATES = {"enqueue", "enqueue_many", "drain", "drain_history", "limited_to_3", "limited_to_100", "keyed"}
+RATES = {"enqueue", "enqueue_many", "drain", "drain_history", "limited_to_3", "limited_to_100", "keyed", "batched"}
 LATENCIES = {"latency_p50", "latency_p95", "latency_p99"}
 WITHOUT_RAW = {"drain_wall"}
 MAY_BE_ZERO = {"idle"}  # in steps of a hundredth of a second
