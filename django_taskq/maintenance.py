@@ -24,6 +24,7 @@ from django_taskq.brokers import get_broker
 from django_taskq.brokers.database import limit_verbs, uniqueness, workflow_verbs
 from django_taskq.brokers.database.admission import tend
 from django_taskq.brokers.database.broker import DatabaseBroker, get_dialect, give_back
+from django_taskq.brokers.database.following import hand_over
 from django_taskq.charging import Death, charge
 from django_taskq.conflicts import persist
 from django_taskq.exceptions import TaskqError
@@ -121,7 +122,7 @@ def _write_death(death: Death, using: str) -> list[Outcome | None]:
         verdicts = [charge(record, death) for record in started.order_by("id")]
         wake = {outcome.delivery.queue_name for outcome in verdicts if outcome and outcome.action is Action.RELEASED}
         get_dialect(using).wake(connections[using], sorted(wake))
-        give_back(records(using).held_by([death.process_id]), using, is_suspect=death.running is None)
+        give_back(using, death.process_id, is_suspect=death.running is None)
     return verdicts
 
 
@@ -154,6 +155,7 @@ def end_runs(process_id: int, errors: Mapping[int, TaskqError]) -> list[Outcome]
     held = list(mine.filter(claim__in=list(death.errors)).order_by("id"))
     with transaction.atomic(using=using):
         outcomes = [outcome for record in held if (outcome := charge(record, death)) is not None]
+        hand_over(DatabaseBroker(using), process_id, [outcome.delivery.id for outcome in outcomes])
     for outcome in outcomes:
         tell(outcome)
     return outcomes

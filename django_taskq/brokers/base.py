@@ -61,6 +61,14 @@ class Broker(ABC):
         process has not used before. No delivery is ever handed to two claimants.
         """
 
+    def follow(self, process_id: int, leaders: Sequence[Delivery], limit: int, first_claim: int) -> list[Delivery]:
+        """Claim up to ``limit`` runs that wait for what these hold of limits, for a process that runs one at a time.
+
+        ``leaders`` are what it has just claimed; it may start the others behind them, in their order. Numbered as by
+        :meth:`claim`.
+        """
+        return []
+
     @abstractmethod
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record what became of claimed deliveries; returns the outcomes whose claim was lost."""

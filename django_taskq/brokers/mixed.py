@@ -110,6 +110,9 @@ class MixedBroker(Broker):
         with self._unit():
             return self._intake.claim(alias, queue_name, limit, process_id, first_claim)
 
+    def follow(self, process_id: int, leaders: Sequence[Delivery], limit: int, first_claim: int) -> list[Delivery]:
+        return self.rows.follow(process_id, leaders, limit, first_claim)
+
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         with_row, written = list(outcomes), list[Parcel]()
         with self._unit():

@@ -119,6 +119,7 @@ class PermitState(models.IntegerChoices):
     NEW = 0, _("new")  # nobody has looked yet whether it may pass
     WAITING = 1, _("waiting")
     HELD = 2, _("held")
+    FOLLOWING = 3, _("next")  # claimed, and started once the run before it in its process has ended
 
 
 class PermitQuerySet(models.QuerySet["Permit"]):
@@ -160,7 +161,7 @@ class Permit(models.Model):
     priority = models.SmallIntegerField()
     # This gate and those behind it, as JSON.
     gates = models.TextField()
-    # Of one that a running task took by itself: under which claim; it ends with that.
+    # Of one that a running task took by itself, or that follows: under which claim; it ends with that.
     worker_id = models.BigIntegerField(null=True)
     claim = models.BigIntegerField(null=True)
 
@@ -183,6 +184,7 @@ class Permit(models.Model):
             # By an expression, so that nothing else has this order: asked for it, no planner takes another way.
             models.Index(models.F("id") * -1, name="taskq_permit_new", condition=Q(state=0)),
             models.Index(fields=["task_id"], name="taskq_permit_task"),
+            models.Index(fields=["worker_id", "key", "claim"], name="taskq_permit_next", condition=Q(state=3)),
         ]
 
     def __str__(self) -> str:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from django_taskq import conf
+from django_taskq import conf, registry
 from django_taskq.brokers.base import Broker
+from django_taskq.gates import is_gated
 from django_taskq.message import NO_ROOM, Delivery, Room
 
 # A process holds what it will finish in about this many seconds, and gives the rest back after as long.
@@ -71,11 +72,19 @@ class Fetcher:
     """Takes deliveries for one process from its queues in their order, numbering claims as it goes."""
 
     def __init__(
-        self, broker: Broker, process_id: int, order: QueueOrder, *, choose: Callable[[], float] = random.random
+        self,
+        broker: Broker,
+        process_id: int,
+        order: QueueOrder,
+        *,
+        runs_singly: bool = False,
+        choose: Callable[[], float] = random.random,
     ) -> None:
+        """``runs_singly``: the process runs one at a time, in the order in which it is given them."""
         self._broker = broker
         self._process_id = process_id
         self._order = order
+        self._runs_singly = runs_singly
         self._choose = choose
         self._turn = 0
         self.next_claim = 1
@@ -101,10 +110,22 @@ class Fetcher:
             if room <= 0:
                 break
             deliveries = self._broker.claim(name, room, self._process_id, self.next_claim)
+            if self._runs_singly and 0 < len(deliveries) < room:
+                deliveries += self._follow(deliveries, room - len(deliveries))
             # Numbers are never reused, even for rows that were asked for and not there: see Courier.
             self.next_claim += room
             taken += deliveries
         return taken
+
+    def _follow(self, deliveries: list[Delivery], limit: int) -> list[Delivery]:
+        """What waits for the places of these. Not those of batches, whose members run at the same time."""
+        leaders = [delivery for delivery in deliveries if is_gated(delivery.headers)]
+        if leaders:
+            batches = registry.batch_names()
+            leaders = [delivery for delivery in leaders if delivery.name not in batches]
+        if not leaders:
+            return []
+        return self._broker.follow(self._process_id, leaders, limit, self.next_claim + len(deliveries))
 
     def room(self, limit: int) -> Room:
         """For what may be claimed without looking at other queues first."""

@@ -194,8 +194,7 @@ class Keeper(Service):
             process_id, after, up_to = self._stalled[0]
             using = conf.get_settings().database
             # Not what it claimed since: by the time this is written it may run again, and what it runs is its own.
-            revoked = maintenance.records(using).held_by([process_id]).filter(claim__gt=after, claim__lte=up_to)
-            give_back(revoked, using, is_suspect=False)
+            give_back(using, process_id, is_suspect=False, after=after, up_to=up_to)
             get_broker().rescue_messages(process_id, is_suspect=False, after=after, up_to=up_to)
             self._stalled.popleft()
 

@@ -84,7 +84,7 @@ def serve(
 ) -> None:
     """Take and run what there is, in the main thread of this process, until the supervisor says that it is enough."""
     table = SlotTable(plan.table, SlotTable.slots_in(plan.table))
-    fetcher = Fetcher(get_broker(), plan.process_id, plan.post.order)
+    fetcher = Fetcher(get_broker(), plan.process_id, plan.post.order, runs_singly=table.slots == 1)
     wear = Wear(table, plan.most_runs, plan.most_memory)
     reporter = None if reports is None else Reporter(reports.fileno())
     carrier = courier.Courier(

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from django_taskq.brokers.database import get_dialect
+from django_taskq.brokers.database.limit_dialect import Place
 from django_taskq.gates import AT_GATE
 from django_taskq.message import new_ids
 from django_taskq.models import Limit
@@ -45,7 +46,7 @@ def crowd(request: pytest.FixtureRequest, db: None) -> list[str]:
         cursor.execute(
             f"""INSERT INTO taskq_permit (task_id, key, priority, gates, state) SELECT {id},
                 CASE WHEN number % 2 = 0 THEN '{BUSY}' ELSE 'task:app.send:' || number END, 0, '[["task","app.send"]]',
-                CASE WHEN number % 10 = 0 THEN 2 WHEN number % 1000 = 1 THEN 0 ELSE 1 END
+                CASE WHEN number % 10 = 0 THEN 2 WHEN number % 1000 = 1 THEN 0 WHEN number % 1000 = 3 THEN 3 ELSE 1 END
                 FROM {numbers.replace("%s", str(PERMITS))}"""
         )
         cursor.execute(
@@ -78,6 +79,13 @@ STATEMENTS: dict[str, Callable[[Any, list[str]], Any]] = {
     "pass_on one of many": lambda dialect, ids: dialect.pass_on(connection, [(BUSY, 3)]),
     "let_go": lambda dialect, ids: dialect.let_go(connection, list(zip(ids, new_ids(len(ids)), strict=True))),
     "leave": lambda dialect, ids: dialect.leave(connection, ids),
+    "claim_behind": lambda dialect, ids: dialect.claim_behind(
+        connection, 7, [Place(ids[0], key, "app.send", "default", 10) for key in others()], 1
+    ),
+    "claim_behind one of many": lambda dialect, ids: dialect.claim_behind(
+        connection, 7, [Place(ids[9], BUSY, "app.send", "default", 10)], 1
+    ),
+    "step_up": lambda dialect, ids: dialect.step_up(connection, 7, others()),
     "drop_stale": lambda dialect, ids: dialect.drop_stale(connection, others()),
 }
 
@@ -88,7 +96,9 @@ def test_goes_by_index(crowd: list[str], name: str) -> None:
     for table in ("taskq_permit", "taskq_limit"):
         assert f"Seq Scan on {table}" not in plan, plan
         assert f"SCAN {table}\n" not in f"{plan}\n", plan
-    if name.startswith("pass_on"):
+    if name == "step_up":
+        assert "taskq_permit_next" in plan, plan
+    if name.startswith(("pass_on", "claim_behind")):
         assert "taskq_permit_waiting" in plan, plan
         assert "Sort Key: taskq_permit.priority" not in plan, plan
         assert "TEMP B-TREE" not in plan, plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,8 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from django_taskq.brokers.database import get_dialect
-from django_taskq.brokers.database.limit_dialect import Arrival
+from django_taskq.brokers.database.limit_dialect import Arrival, Place
+from django_taskq.brokers.database.rows import to_delivery
 from django_taskq.gates import AT_GATE, Gate, Kind, dumps
 from django_taskq.message import new_ids
 from django_taskq.models import Limit, Permit, TaskRecord
@@ -65,7 +66,8 @@ class Hall:
                 enqueued_at=ago(60),
                 finished_at=ago(1) if status in FINAL else None,
                 waits_at=rng.choice([AT_GATE, AT_GATE, AT_GATE, None, 0]) if status == Status.WAITING else None,
-                worker_id=rng.choice([1, 2]) if status == Status.RUNNING else None,
+                # Who has ended keeps the process; its claim is over.
+                worker_id=rng.choice([1, 2]) if status == Status.RUNNING or status in FINAL else None,
                 claim=rng.choice([1, 2]) if status == Status.RUNNING else None,
             )
         ]
@@ -73,7 +75,7 @@ class Hall:
 
     def add_permit(self, id: str, key: str) -> None:
         state = self.rng.choice(list(PermitState))
-        claimed = state == PermitState.HELD and self.rng.random() < 0.3
+        claimed = state == PermitState.FOLLOWING or (state == PermitState.HELD and self.rng.random() < 0.3)
         self.permits += [
             Permit(
                 task_id=id,
@@ -234,7 +236,7 @@ def test_leave(hall: Hall, dialect: Any) -> None:
 
     def plain() -> Any:
         rows = Permit.objects.filter(task_id__in=asked)
-        left = sorted(rows.values_list("key", "gates"))
+        left = sorted(rows.values_list("key", "gates", "state"))
         rows.delete()
         return left
 
@@ -247,7 +249,7 @@ def test_drop_stale(hall: Hall, dialect: Any) -> None:
 
     def plain() -> Any:
         rows, found = statuses(), []
-        for permit in Permit.objects.filter(key__in=asked).exclude(state=PermitState.HELD):
+        for permit in Permit.objects.filter(key__in=asked, state__lt=PermitState.HELD):
             if not is_at_gate(rows.get(permit.task_id)):
                 found.append(str(permit.task_id))
                 permit.delete()
@@ -267,11 +269,92 @@ def test_drop_orphans(hall: Hall, dialect: Any) -> None:
         return row.status in (Status.READY, Status.RUNNING) or is_at_gate(row)
 
     def plain() -> Any:
-        rows, found = statuses(), []
+        rows, found, led = statuses(), [], set()
+        for permit in Permit.objects.filter(state=PermitState.FOLLOWING):
+            if is_live(permit, rows.get(permit.task_id)):
+                led.add((permit.key, permit.worker_id))
+            else:
+                permit.delete()
         for permit in Permit.objects.filter(state=PermitState.HELD):
-            if not is_live(permit, rows.get(permit.task_id)):
+            row = rows.get(permit.task_id)
+            if not is_live(permit, row) and (row is None or (permit.key, row.worker_id) not in led):
                 found.append((permit.key, permit.gates))
                 permit.delete()
         return sorted(found)
 
     assert compare(plain, lambda: sorted(map(tuple, dialect.drop_orphans(connection))))
+
+
+@SEEDS
+def test_claim_behind(hall: Hall, dialect: Any) -> None:
+    rows = statuses()
+    for row in hall.rows:  # most of what waits does so at a gate, and for the same queue
+        if row.status == Status.WAITING and hall.rng.random() < 0.8:
+            TaskRecord.objects.filter(pk=row.pk).update(waits_at=AT_GATE, queue_name="default")
+    places, expected = [], []
+    for key in KEYS[:3]:
+        leader = Permit.objects.filter(key=key, state=PermitState.HELD, task_id__in=rows).first()
+        if leader is None:
+            continue
+        places.append(Place(str(leader.task_id), key, "app.send", "default", hall.rng.choice([1, 5, 20])))
+        waiting = Permit.objects.filter(key=key, state__lt=PermitState.HELD).order_by("-priority", "id")
+        rows = statuses()
+        for permit in waiting[: places[-1].most]:
+            row = rows.get(permit.task_id)
+            if is_at_gate(row) and row is not None and row.queue_name == "default":
+                expected.append((str(permit.task_id), permit.pk))
+    if hall.rng.random() < 0.5:
+        places.append(Place(new_ids(1)[0], KEYS[3], "app.send", "default", 5))  # nobody is there
+    untouched = snapshot()
+    taken = dialect.claim_behind(connection, 7, places, 100)
+    assert expected
+    assert [delivery.id for delivery in taken] == [id for id, _ in expected]
+    claims = [delivery.claim for delivery in taken]
+    assert sorted(set(claims)) == claims
+    assert 100 <= claims[0] <= claims[-1] < 100 + sum(place.most for place in places)
+    for delivery, (_, permit_id) in zip(taken, expected, strict=True):
+        run, permit = TaskRecord.objects.get(pk=delivery.id), Permit.objects.get(pk=permit_id)
+        assert (run.status, run.waits_at, run.worker_id, run.claim) == (Status.RUNNING, None, 7, delivery.claim)
+        assert (permit.state, permit.worker_id, permit.claim) == (PermitState.FOLLOWING, 7, delivery.claim)
+        assert delivery == to_delivery(run)
+    changed = {name for name, row in snapshot().items() if row != untouched[name]}
+    assert changed == {f"TaskRecord {UUID(id)}" for id, _ in expected} | {f"Permit {pk}" for _, pk in expected}
+
+
+def test_only_the_same_task_at_the_same_gate_is_claimed_behind(dialect: Any) -> None:
+    def stand(name: str, status: str, gates: Sequence[Gate], state: PermitState) -> str:
+        id, waits_at = new_ids(1)[0], AT_GATE if status == Status.WAITING else None
+        TaskRecord.objects.create(
+            pk=id, name=name, queue_name="default", status=status, waits_at=waits_at, enqueued_at=ago(1)
+        )
+        Permit.objects.create(task_id=id, key=gates[0].key, state=state, priority=0, gates=dumps(gates))
+        return id
+
+    gate, queue = Gate(Kind.LOCK, "x", most=1), Gate(Kind.QUEUE, "default", most=5)
+    leader = stand("app.send", Status.RUNNING, [gate], PermitState.HELD)
+    stand("app.other", Status.WAITING, [gate], PermitState.WAITING)
+    stand("app.send", Status.WAITING, [gate, queue], PermitState.WAITING)
+    same = stand("app.send", Status.WAITING, [gate], PermitState.NEW)
+    place = Place(leader, gate.key, "app.send", "default", 10)
+    assert [run.id for run in dialect.claim_behind(connection, 7, [place], 1)] == [same]
+    assert dialect.claim_behind(connection, 7, [place], 11) == []
+
+
+@SEEDS
+def test_step_up(hall: Hall, dialect: Any) -> None:
+    asked = [*KEYS[:3], "task:nobody"]
+
+    def plain() -> None:
+        for key in asked:
+            following = Permit.objects.filter(key=key, state=PermitState.FOLLOWING, worker_id=1)
+            first = following.order_by("claim", "id").first()
+            if first is not None:
+                first.state, first.worker_id, first.claim = PermitState.HELD, None, None
+                first.save()
+
+    # Claims of one process are different.
+    for number, permit in enumerate(Permit.objects.filter(state=PermitState.FOLLOWING)):
+        Permit.objects.filter(pk=permit.pk).update(claim=number)
+    before = Permit.objects.filter(state=PermitState.HELD).count()
+    compare(plain, lambda: dialect.step_up(connection, 1, asked))
+    assert Permit.objects.filter(state=PermitState.HELD).count() > before

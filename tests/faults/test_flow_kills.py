@@ -34,6 +34,8 @@ KEYS, WAITING, ASKED = (10_000, 100_000, 50) if IS_WHOLE else (300, 3000, 10)
 PATIENCE = 180.0  # seconds; on a busy machine everything takes long
 FAST = {"HEARTBEAT_INTERVAL": 0.5, "LEASE_DURATION": 5}
 DEPOTS = ("redis", "rabbitmq") if IS_WHOLE else ("redis",)
+# Several at a time in a process, or one after the other: those share a place of the limit (following.py).
+TOGETHER, SINGLY = ("--processes", "2", "--threads", "3"), ("--processes", "4")
 PLACES = ["database", *(pytest.param(name, marks=pytest.mark.one_database) for name in DEPOTS)]
 
 
@@ -75,11 +77,11 @@ def live_at_once(history: History, killed_at: dict[int, float]) -> list[tuple[fl
     return found
 
 
+@pytest.mark.parametrize("arguments", [pytest.param(TOGETHER, id="together"), pytest.param(SINGLY, id="singly")])
 @pytest.mark.parametrize("place", PLACES, indirect=True)
 def test_kills_neither_exceed_a_limit_nor_lose_of_it(
-    place: Place, history: History, request: pytest.FixtureRequest
+    place: Place, history: History, arguments: tuple[str, ...], request: pytest.FixtureRequest
 ) -> None:
-    arguments = ("--processes", "2", "--threads", "3")
     process, killed_at, kills = start(place, *arguments), dict[int, float](), 0
     keys = [str(number) for number in range(CONTENDERS)]
     note_one_of_three.enqueue_many([((history.path, key, SECONDS), {}) for key in keys])

@@ -206,7 +206,7 @@ class TestConcurrency:
         if how == "released":
             end(first, action=Action.RELEASED)
         elif how == "stalled":
-            give_back(maintenance.records().held_by([PROCESS]), "default", is_suspect=False)
+            give_back("default", PROCESS, is_suspect=False)
         else:
             maintenance.settle_death(Death(PROCESS, "test", [first.claim] if how == "crashed" else []))
         maintenance.tend_limits()
@@ -459,7 +459,7 @@ class TestSteps:
         assert numbers(first) == [0, 1]
         end(*first, result="1")
         assert numbers(claim(1)) == [2]
-        give_back(maintenance.records().held_by([PROCESS]), "default", is_suspect=False)
+        give_back("default", PROCESS, is_suspect=False)
         testing.drain()
         assert result.get(timeout=0)[2:] == [2, 3, 4]
         assert not Permit.objects.exists()
@@ -526,7 +526,7 @@ class TestSteps:
         assert claim() == []
         result.resume()
         assert len(claim()) == 1
-        give_back(maintenance.records().held_by([PROCESS]), "default", is_suspect=False)
+        give_back("default", PROCESS, is_suspect=False)
         testing.drain()
         assert result.get(timeout=0) == [0, 1, 2, 3]
         assert not Permit.objects.exists()
@@ -557,7 +557,7 @@ class TestSteps:
         other: Any = group((free.s(number) for number in range(10, 13)), concurrency=1).enqueue()
         running = claim()
         assert sorted(numbers(running)) == [0, 1, 10]
-        give_back(maintenance.records().held_by([PROCESS]), "default", is_suspect=False)
+        give_back("default", PROCESS, is_suspect=False)
         testing.drain()
         assert result.get(timeout=0) == list(range(6))
         assert other.get(timeout=0) == [10, 11, 12]

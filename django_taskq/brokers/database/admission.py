@@ -142,19 +142,23 @@ class Admission:
             self._note(gates_module.loads(arrival.gates)[0], arrival.task_id)
         return len(arrivals)
 
-    def leave(self, ended: Sequence[tuple[str, str | None]]) -> None:
-        """These runs (id, headers) are over, or wait for something else: have who comes after them looked at."""
-        self._leave([id for id, _ in ended])
+    def leave(self, ended: Sequence[tuple[str, str | None]]) -> set[str]:
+        """These runs (id, headers) are over, or wait for something else: have who comes after them looked at.
+
+        Returns the keys that they held places of.
+        """
+        left = self._leave([id for id, _ in ended])
         for _, headers in ended:
             for gate in gates_of(headers):
                 self._note(gate)
+        return {key for key, _, state in left if state == PermitState.HELD}
 
-    def _leave(self, ids: Sequence[str]) -> set[str]:
-        """Take back all that these runs hold, and have it given to others; returns its keys."""
+    def _leave(self, ids: Sequence[str]) -> list[tuple[str, str, int]]:
+        """Take back all that these runs hold, and have it given to others."""
         left = self._dialect.leave(self._connection, ids)
-        for key, gates in left:
+        for key, gates, _ in left:
             self._note(_gate_of(key, gates))
-        return {key for key, _ in left}
+        return left
 
     def look(self, gates: Mapping[str, Gate] | None = None) -> int:
         """Let past these and the noted gates whoever may; returns how many runs became READY."""
@@ -218,7 +222,7 @@ class Admission:
         """These runs were cancelled or deleted while they waited: their places are somebody else's."""
         if stale:
             # And all others at their gates at once: who cancels one run often cancels thousands.
-            keys = self._leave(stale)
+            keys = {key for key, _, _ in self._leave(stale)}
             self._leave(self._dialect.drop_stale(self._connection, sorted(keys)))
 
     def _lock(self, noted: Mapping[str, tuple[Gate, str]]) -> list[LimitState]:

@@ -19,6 +19,7 @@ from django_taskq.brokers.database.advancing import move_on
 from django_taskq.brokers.database.dialect import Dialect, Finished, is_at_gate
 from django_taskq.brokers.database.ends import write_ends
 from django_taskq.brokers.database.feeding import feed
+from django_taskq.brokers.database.following import disband, follow, give_places_back
 from django_taskq.brokers.database.leaving import let_others_pass
 from django_taskq.brokers.database.postgresql import PostgreSQL
 from django_taskq.brokers.database.rows import UNCLAIMED, stored_time, to_message
@@ -125,6 +126,13 @@ class DatabaseBroker(Broker):
         )
         return feed(self.using, self.dialect, claimed)
 
+    def follow(self, process_id: int, leaders: Sequence[Delivery], limit: int, first_claim: int) -> list[Delivery]:
+        def claim() -> list[Delivery]:
+            with transaction.atomic(using=self.using):
+                return follow(self, process_id, leaders, limit, first_claim)
+
+        return feed(self.using, self.dialect, persist(self.using, claim))
+
     def settle(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
         return self.settle_and_take(process_id, outcomes, NO_ROOM)[0]
 
@@ -145,7 +153,7 @@ class DatabaseBroker(Broker):
             taken, has_arrivals = move_on(self, steps, process_id, room) if steps else ([], False)
             # A task's own transaction may see a database of long ago, so it is left to when this is told again.
             if (gated or has_arrivals) and not any(outcome.is_inside for outcome in outcomes):
-                let_others_pass(self, gated, has_arrivals=has_arrivals)
+                let_others_pass(self, process_id, gated, has_arrivals=has_arrivals)
         return lost, taken
 
     def _write_all(self, process_id: int, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -160,7 +168,15 @@ class DatabaseBroker(Broker):
         if not claims:
             return 0
         connection = connections[self.using]
-        released = persist(self.using, lambda: self.dialect.release(connection, process_id, claims))
+
+        def give_back() -> list[tuple[str, str]]:
+            with transaction.atomic(using=self.using):
+                released = self.dialect.release(connection, process_id, claims)
+                if released:
+                    give_places_back(self, process_id, [id for id, _ in released])
+                return released
+
+        released = persist(self.using, give_back)
         if released:
             self.dialect.wake(connection, sorted({name for _, name in released}))
             handed_on = publication(self.using)
@@ -174,7 +190,7 @@ class DatabaseBroker(Broker):
         return bool(held.update(status=Status.FAILED, finished_at=now, reason=reason))
 
     def rescue(self, process_id: int) -> int:
-        return give_back(self.records.held_by([process_id]), self.using, is_suspect=True)
+        return give_back(self.using, process_id, is_suspect=True)
 
     def purge(self, queue_name: str) -> int:
         waits = Q(status__in=(Status.READY, Status.SCHEDULED)) | Q(status=Status.WAITING, waits_at=AT_GATE)
@@ -247,13 +263,26 @@ class DatabaseBroker(Broker):
         return lost
 
 
-def give_back(held: TaskQuerySet, using: str, *, is_suspect: bool) -> int:
-    """RUNNING -> READY, charged nothing; CANCELLED where that was asked for. Wakes the queues; returns how many."""
-    names = list(held.order_by().values_list("queue_name", flat=True).distinct())
+def give_back(using: str, process_id: int, *, is_suspect: bool, after: int = 0, up_to: int | None = None) -> int:
+    """RUNNING -> READY, charged nothing; CANCELLED where that was asked for. Wakes the queues; returns how many.
+
+    Of what this process holds: claims above ``after`` up to ``up_to``.
+    """
+    held: TaskQuerySet = TaskRecord.objects.using(using).held_by([process_id]).filter(claim__gt=after)
+    if up_to is not None:
+        held = held.filter(claim__lte=up_to)
+    with transaction.atomic(using=using):
+        return _give_back(held, using, process_id, is_suspect=is_suspect)
+
+
+def _give_back(held: TaskQuerySet, using: str, process_id: int, *, is_suspect: bool) -> int:
+    # The write comes first: SQLite refuses a transaction that read before another one wrote.
     held.filter(cancel_requested_at__isnull=False).update(
         status=Status.CANCELLED, finished_at=database_now(using), reason="TaskCancelled", **UNCLAIMED
     )
+    names = list(held.order_by().values_list("queue_name", flat=True).distinct())
     count = held.update(status=Status.READY, is_suspect=is_suspect, **UNCLAIMED, **publication(using))
+    disband(using, process_id)
     if names:
         get_dialect(using).wake(connections[using], sorted(names))
     return count

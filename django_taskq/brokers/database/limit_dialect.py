@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_taskq.message import Delivery
+
 
 class Arrival(NamedTuple):
     """A run at a gate that nobody has looked at yet; ``gates`` are this one and those behind it, as JSON."""
@@ -44,6 +46,16 @@ class Passed(NamedTuple):
     key: str
     priority: int
     gates: str
+
+
+class Place(NamedTuple):
+    """A run that a process holds, of the task ``name``, and at whose gate ``key`` up to ``most`` may follow it."""
+
+    task_id: str
+    key: str
+    name: str
+    queue_name: str
+    most: int
 
 
 class Glance(NamedTuple):
@@ -110,8 +122,21 @@ class LimitDialect(ABC):
         """WAITING at a gate -> READY for these (run id, place in line); returns ids and queues of those it held for."""
 
     @abstractmethod
-    def leave(self, connection: BaseDatabaseWrapper, task_ids: Sequence[str]) -> list[tuple[str, str]]:
-        """Delete the permits of these runs, which are done with their gates; returns their keys and gates."""
+    def leave(self, connection: BaseDatabaseWrapper, task_ids: Sequence[str]) -> list[tuple[str, str, int]]:
+        """Delete the permits of these runs, which are done with their gates; returns their keys, gates and states."""
+
+    @abstractmethod
+    def claim_behind(
+        self, connection: BaseDatabaseWrapper, process_id: int, places: Sequence[Place], first_claim: int
+    ) -> list[Delivery]:
+        """Claim for this process who waits behind these runs of it: of the same task, queue and gate, one key each.
+
+        Higher priority first, then in the order of arrival, key by key; numbered from ``first_claim`` in that order.
+        """
+
+    @abstractmethod
+    def step_up(self, connection: BaseDatabaseWrapper, process_id: int, keys: Sequence[str]) -> None:
+        """Of those who follow in this process, give the first one of each key a place of its own: it holds a permit."""
 
     @abstractmethod
     def drop_stale(self, connection: BaseDatabaseWrapper, keys: Sequence[str]) -> list[str]:
@@ -119,4 +144,7 @@ class LimitDialect(ABC):
 
     @abstractmethod
     def drop_orphans(self, connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
-        """Delete permits that are held by runs which are not live (any more); returns their keys and gates."""
+        """Delete permits that are held by runs which are not live (any more); returns their keys and gates.
+
+        Not those of a run whose process has others that follow it: it will tell which of them has the place.
+        """

@@ -16,8 +16,10 @@ from django_taskq.brokers.database.limit_dialect import (
     LimitDialect,
     LimitState,
     Passed,
+    Place,
 )
 from django_taskq.gates import AT_GATE
+from django_taskq.message import Delivery
 
 _INSERT = """
     INSERT INTO taskq_permit (task_id, key, priority, gates, state)
@@ -72,11 +74,55 @@ _LET_GO = f"""
     WHERE id = (row->>0)::uuid AND CASE WHEN status = 'WAITING' AND waits_at = {AT_GATE} THEN TRUE ELSE FALSE END
     RETURNING id::text, queue_name
 """
-_LEAVE = "DELETE FROM taskq_permit WHERE task_id = ANY(ARRAY(SELECT unnest(%s::uuid[]))) RETURNING key, gates"
+_LEAVE = "DELETE FROM taskq_permit WHERE task_id = ANY(ARRAY(SELECT unnest(%s::uuid[]))) RETURNING key, gates, state"
+# Locked, the places cannot be given to others before those who follow are there.
+_CLAIM_BEHIND = f"""
+    WITH place AS MATERIALIZED (
+        SELECT own.key, own.gates, row->>2 AS name, row->>3 AS queue_name, (row->>4)::int AS most
+        FROM json_array_elements(%s::json) row, LATERAL (
+            SELECT key, gates FROM taskq_permit
+            WHERE task_id = (row->>0)::uuid AND taskq_permit.key = row->>1 AND state = 2 OFFSET 0 FOR UPDATE
+        ) own
+    ), chosen AS MATERIALIZED (
+        SELECT next.id AS permit_id, next.task_id, place.name, place.queue_name FROM place, LATERAL (
+            SELECT * FROM (
+                SELECT id, task_id, gates FROM taskq_permit WHERE state < 2 AND taskq_permit.key = place.key
+                ORDER BY priority DESC, id LIMIT 1000 FOR UPDATE SKIP LOCKED
+            ) waiting LIMIT place.most
+        ) next WHERE next.gates = place.gates
+    ), numbered AS (
+        SELECT *, row_number() OVER () - 1 AS number FROM chosen
+    ), claimed AS (
+        UPDATE taskq_task SET status = 'RUNNING', waits_at = NULL, worker_id = %s, claim = %s + number FROM numbered
+        WHERE taskq_task.id = numbered.task_id AND CASE WHEN status = 'WAITING' AND waits_at = {AT_GATE}
+            AND taskq_task.name = numbered.name AND taskq_task.queue_name = numbered.queue_name THEN TRUE ELSE FALSE END
+        RETURNING permit_id, taskq_task.*
+    ), following AS (
+        UPDATE taskq_permit SET state = 3, worker_id = claimed.worker_id, claim = claimed.claim FROM claimed
+        WHERE taskq_permit.id = permit_id
+    )
+    SELECT id::text, claim, name, queue_name, payload, headers, extract(epoch FROM expires_at)::float8,
+        extract(epoch FROM enqueued_at)::float8, extract(epoch FROM run_after)::float8, attempt, crashes, is_suspect
+    FROM claimed ORDER BY claim
+"""
+_STEP_UP = """
+    UPDATE taskq_permit SET state = 2, worker_id = NULL, claim = NULL WHERE id = ANY(ARRAY(
+        SELECT (
+            SELECT id FROM taskq_permit WHERE state = 3 AND worker_id = %s AND taskq_permit.key = given.key
+            ORDER BY claim LIMIT 1
+        ) FROM unnest(%s::text[]) AS given(key)
+    ))
+"""
 _DROP_STALE = f"""
     DELETE FROM taskq_permit WHERE state < 2 AND key = ANY(ARRAY(SELECT unnest(%s::text[]))) AND (
         SELECT status = 'WAITING' AND waits_at = {AT_GATE} FROM taskq_task WHERE taskq_task.id = task_id
     ) IS NOT TRUE RETURNING task_id::text
+"""
+_DROP_STRAYS = """
+    DELETE FROM taskq_permit WHERE state = 3 AND NOT EXISTS (
+        SELECT 1 FROM taskq_task run WHERE run.id = task_id AND status = 'RUNNING'
+            AND run.worker_id = taskq_permit.worker_id AND run.claim = taskq_permit.claim
+    )
 """
 _DROP_ORPHANS = f"""
     DELETE FROM taskq_permit WHERE state = 2 AND NOT EXISTS (
@@ -84,6 +130,9 @@ _DROP_ORPHANS = f"""
             WHEN taskq_permit.claim IS NOT NULL THEN status = 'RUNNING' AND run.worker_id = taskq_permit.worker_id
                 AND run.claim = taskq_permit.claim
             ELSE status IN ('READY', 'RUNNING') OR status = 'WAITING' AND waits_at = {AT_GATE} END
+    ) AND NOT EXISTS (
+        SELECT 1 FROM taskq_task run JOIN taskq_permit behind ON behind.worker_id = run.worker_id
+        WHERE run.id = taskq_permit.task_id AND behind.state = 3 AND behind.key = taskq_permit.key
     ) RETURNING key, gates
 """
 
@@ -156,7 +205,18 @@ class PostgreSQLLimits(LimitDialect):
             cursor.execute(_LET_GO, [json.dumps(places)])
             return list(cursor.fetchall())
 
-    def leave(self, connection: BaseDatabaseWrapper, task_ids: Sequence[str]) -> list[tuple[str, str]]:
+    def claim_behind(
+        self, connection: BaseDatabaseWrapper, process_id: int, places: Sequence[Place], first_claim: int
+    ) -> list[Delivery]:
+        with connection.cursor() as cursor:
+            cursor.execute(_CLAIM_BEHIND, [json.dumps(places), process_id, first_claim])
+            return [Delivery._make(row) for row in cursor.fetchall()]
+
+    def step_up(self, connection: BaseDatabaseWrapper, process_id: int, keys: Sequence[str]) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_STEP_UP, [process_id, list(keys)])
+
+    def leave(self, connection: BaseDatabaseWrapper, task_ids: Sequence[str]) -> list[tuple[str, str, int]]:
         with connection.cursor() as cursor:
             cursor.execute(_LEAVE, [list(task_ids)])
             return list(cursor.fetchall())
@@ -168,5 +228,6 @@ class PostgreSQLLimits(LimitDialect):
 
     def drop_orphans(self, connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
         with connection.cursor() as cursor:
+            cursor.execute(_DROP_STRAYS)
             cursor.execute(_DROP_ORPHANS)
             return list(cursor.fetchall())

@@ -16,9 +16,11 @@ from django_taskq.brokers.database.limit_dialect import (
     LimitDialect,
     LimitState,
     Passed,
+    Place,
 )
-from django_taskq.brokers.database.sqlite_forms import dashed, hexed, hexes, stored
+from django_taskq.brokers.database.sqlite_forms import claimed_since, dashed, hexed, hexes, stored
 from django_taskq.gates import AT_GATE
+from django_taskq.message import Delivery
 
 _INSERT = """
     INSERT INTO taskq_permit (task_id, key, priority, gates, state)
@@ -59,11 +61,41 @@ _LET_GO = f"""
     ) AS asked
     WHERE id = asked_id AND +status = 'WAITING' AND waits_at = {AT_GATE} RETURNING id, queue_name
 """
-_LEAVE = "DELETE FROM taskq_permit WHERE task_id IN (SELECT value FROM json_each(%s)) RETURNING key, gates"
+_LEAVE = "DELETE FROM taskq_permit WHERE task_id IN (SELECT value FROM json_each(%s)) RETURNING key, gates, state"
+_CLAIM_BEHIND = f"""
+    UPDATE taskq_task SET status = 'RUNNING', waits_at = NULL, worker_id = %s, claim = %s + number
+    FROM (
+        SELECT task_id, row_number() OVER (ORDER BY priority DESC, id) - 1 AS number FROM (
+            SELECT id, task_id, priority, gates FROM taskq_permit WHERE state < 2 AND key = %s
+            ORDER BY priority DESC, id LIMIT %s
+        ) WHERE gates = (SELECT gates FROM taskq_permit WHERE task_id = %s AND key = %s AND state = 2)
+    ) AS waiting
+    WHERE taskq_task.id = waiting.task_id AND +status = 'WAITING' AND waits_at = {AT_GATE}
+        AND +name = %s AND +queue_name = %s
+"""
+_FOLLOWING = """
+    UPDATE taskq_permit SET state = 3, worker_id = run.worker_id, claim = run.claim
+    FROM (
+        SELECT id AS run_id, worker_id, claim FROM taskq_task
+        WHERE status = 'RUNNING' AND worker_id = %s AND claim >= %s
+    ) AS run
+    WHERE task_id = run_id AND state < 2 AND key = %s
+"""
+_STEP_UP = """
+    UPDATE taskq_permit SET state = 2, worker_id = NULL, claim = NULL WHERE id = (
+        SELECT id FROM taskq_permit WHERE state = 3 AND worker_id = %s AND key = %s ORDER BY claim LIMIT 1
+    )
+"""
 _DROP_STALE = f"""
     DELETE FROM taskq_permit WHERE state < 2 AND key IN (SELECT value FROM json_each(%s)) AND NOT EXISTS (
         SELECT 1 FROM taskq_task WHERE taskq_task.id = task_id AND +status = 'WAITING' AND waits_at = {AT_GATE}
     ) RETURNING task_id
+"""
+_DROP_STRAYS = """
+    DELETE FROM taskq_permit WHERE state = 3 AND NOT EXISTS (
+        SELECT 1 FROM taskq_task run WHERE run.id = task_id AND +status = 'RUNNING'
+            AND run.worker_id = taskq_permit.worker_id AND run.claim = taskq_permit.claim
+    )
 """
 _DROP_ORPHANS = f"""
     DELETE FROM taskq_permit WHERE state = 2 AND NOT EXISTS (
@@ -71,6 +103,9 @@ _DROP_ORPHANS = f"""
             WHEN taskq_permit.claim IS NOT NULL THEN +status = 'RUNNING' AND run.worker_id = taskq_permit.worker_id
                 AND run.claim = taskq_permit.claim
             ELSE +status IN ('READY', 'RUNNING') OR +status = 'WAITING' AND waits_at = {AT_GATE} END
+    ) AND NOT EXISTS (
+        SELECT 1 FROM taskq_task run JOIN taskq_permit behind ON behind.worker_id = +run.worker_id
+        WHERE run.id = taskq_permit.task_id AND behind.state = 3 AND behind.key = taskq_permit.key
     ) RETURNING key, gates
 """
 
@@ -146,7 +181,24 @@ class SQLiteLimits(LimitDialect):
             cursor.execute(_LET_GO, [stored(clock.now(), connection.timezone), asked])
             return [(dashed(id), name) for id, name in cursor.fetchall()]
 
-    def leave(self, connection: BaseDatabaseWrapper, task_ids: Sequence[str]) -> list[tuple[str, str]]:
+    def claim_behind(
+        self, connection: BaseDatabaseWrapper, process_id: int, places: Sequence[Place], first_claim: int
+    ) -> list[Delivery]:
+        number = first_claim
+        with connection.cursor() as cursor:
+            for place in places:
+                led_by = (hexed(place.task_id), place.key, place.name, place.queue_name)
+                cursor.execute(_CLAIM_BEHIND, [process_id, number, place.key, place.most, *led_by])
+                cursor.execute(_FOLLOWING, [process_id, number, place.key])
+                number += place.most
+        return claimed_since(connection, process_id, first_claim)
+
+    def step_up(self, connection: BaseDatabaseWrapper, process_id: int, keys: Sequence[str]) -> None:
+        with connection.cursor() as cursor:
+            for key in keys:
+                cursor.execute(_STEP_UP, [process_id, key])
+
+    def leave(self, connection: BaseDatabaseWrapper, task_ids: Sequence[str]) -> list[tuple[str, str, int]]:
         with connection.cursor() as cursor:
             cursor.execute(_LEAVE, [hexes(task_ids)])
             return list(cursor.fetchall())
@@ -158,5 +210,6 @@ class SQLiteLimits(LimitDialect):
 
     def drop_orphans(self, connection: BaseDatabaseWrapper) -> list[tuple[str, str]]:
         with connection.cursor() as cursor:
+            cursor.execute(_DROP_STRAYS)
             cursor.execute(_DROP_ORPHANS)
             return list(cursor.fetchall())
