@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, ContextVar
 from queue import Empty
@@ -24,6 +24,7 @@ from django_taskq.exceptions import TaskCancelled
 from django_taskq.message import Delivery, Outcome
 from django_taskq.worker import executor
 from django_taskq.worker.fetcher import HORIZON
+from django_taskq.worker.gathering import Unit
 from django_taskq.worker.interrupting import Calls, Drive
 from django_taskq.worker.lane import Lane
 from django_taskq.worker.slots import Slot, soft_limit_passed, tidy_if_connected
@@ -75,9 +76,9 @@ class LoopLane(Lane):
         called_at = self._called_at
         return super().is_slow or (called_at is not None and time.monotonic() - called_at > HORIZON)
 
-    def put(self, deliveries: Any) -> None:
-        super().put(deliveries)
-        if deliveries:
+    def _hand_over(self, units: Iterable[Unit]) -> None:
+        super()._hand_over(units)
+        if self.inbox.qsize():
             self._call()
 
     def close(self) -> None:

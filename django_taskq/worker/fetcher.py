@@ -15,6 +15,8 @@ from django_taskq.message import NO_ROOM, Delivery, Room
 # A process holds what it will finish in about this many seconds, and gives the rest back after as long.
 HORIZON = 0.25
 MOST_HELD = 1000
+# By run and not by record: one short run between others tells little. And few: a task that lasts is noticed at once.
+REMEMBERED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,20 +160,23 @@ class Prefetch:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._average: float | None = None
+        # Of the runs it remembers: how long they took together, and how many they are.
+        self._seconds = self._runs = 0.0
         self._last = slots
 
     def observe(self, seconds: float, runs: int) -> None:
         """``runs`` runs took ``seconds`` together."""
         if runs:
-            mean = max(seconds, 0.0) / runs
-            self._average = mean if self._average is None else 0.7 * self._average + 0.3 * mean
+            faded = min(1.0, REMEMBERED / self._runs) if self._runs else 0.0
+            self._seconds = faded * self._seconds + max(seconds, 0.0)
+            self._runs = faded * self._runs + runs
 
     def target(self) -> int:
         """How many to hold, running ones included: one a slot until something is known, then by the horizon."""
-        if self._average is None:
+        if not self._runs:
             return self._slots
-        wanted = MOST_HELD if self._average * MOST_HELD < HORIZON else int(HORIZON / self._average)
+        average = self._seconds / self._runs
+        wanted = MOST_HELD if average * MOST_HELD < HORIZON else int(HORIZON / average)
         # Growing by steps of four keeps a first lucky run from grabbing a thousand.
         return min(max(wanted, 1) * self._slots, max(MOST_HELD, 2 * self._slots), 4 * self._last)
 

@@ -117,9 +117,16 @@ class Lane:
         self._prefetch.observe(sum(ran), len(ran))
         return len(ran)
 
-    def take_back(self) -> list[Delivery]:
-        """Out of the inbox what has not started; it is no longer held."""
-        taken = self.gathering.take_back()
+    @property
+    def excess(self) -> int:
+        """How much should not wait here, where runs last longer than those did that were seen when it was fetched."""
+        target = self._prefetch.target()
+        return self.load - target if self.load > 2 * target else 0
+
+    def take_back(self, at_most: int | None = None) -> list[Delivery]:
+        """Out of the inbox what has not started, the last ones ``at_most``; it is no longer held."""
+        taken = self.gathering.take_back() if at_most is None else []
+        units: list[Unit] = []
         markers = 0
         with suppress(Empty):
             while True:
@@ -127,7 +134,11 @@ class Lane:
                 if unit is None:
                     markers += 1
                 else:
-                    taken += [unit] if isinstance(unit, Delivery) else unit
+                    units.append(unit)
+        kept = 0 if at_most is None else max(0, len(units) - at_most)
+        self._hand_over(units[:kept])
+        for unit in units[kept:]:
+            taken += [unit] if isinstance(unit, Delivery) else unit
         self._end(markers)
         self.held -= len(taken)
         self._spared.difference_update(delivery.claim for delivery in taken)

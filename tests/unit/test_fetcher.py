@@ -74,6 +74,22 @@ class TestPrefetch:
         prefetch.observe(5, 1)
         assert prefetch.target() == 1
 
+    def test_one_short_run_now_and_then_does_not_fill_it_with_long_ones(self) -> None:
+        prefetch = Prefetch(1)
+        prefetch.held(1000)
+        for _ in range(5):
+            prefetch.observe(0.02 * 12, 12)
+            prefetch.observe(0.0, 1)
+        assert 12 <= prefetch.target() <= 15
+
+    def test_a_few_long_runs_are_noticed_after_any_number_of_short_ones(self) -> None:
+        prefetch = Prefetch(1)
+        prefetch.held(1000)
+        prefetch.observe(0.05, 1000)
+        assert prefetch.target() == MOST_HELD
+        prefetch.observe(0.02 * 3, 3)
+        assert prefetch.target() < 100
+
     def test_no_runs_teach_nothing(self) -> None:
         prefetch = Prefetch(2)
         prefetch.observe(0, 0)

@@ -239,6 +239,18 @@ class TestLane:
         assert (lane.held, lane.load, len(lane.gathering)) == (0, 0, 0)
         assert lane.inbox.get_nowait() is None
 
+    def test_the_last_ones_are_given_back_once_more_waits_than_ends_in_time(self, lane: Lane) -> None:
+        given = deliveries("single", 40) + deliveries("fours", 4) + deliveries("single", 9) + deliveries("hundreds", 3)
+        lane.put(given)
+        lane._prefetch.observe(0.001, 100)
+        assert (lane.load, lane.excess) == (50, 0)
+        lane._prefetch.observe(1.0, 10)  # on the average 0.03 s by now, seven of which fill a quarter of a second
+        assert lane.excess == 43
+        taken = lane.take_back(lane.excess)
+        assert taken == given[7:-3]
+        assert (lane.load, lane.held, len(lane.gathering), lane.excess) == (7, 10, 3, 0)
+        assert [lane.inbox.get_nowait() for _ in range(7)] == given[:7]
+
     def test_a_lane_that_only_gathers_is_not_slow(self, lane: Lane) -> None:
         lane.put(deliveries("hundreds", 3))
         assert not lane.is_slow
