@@ -230,6 +230,11 @@ def _kill_survivor(pid: int, started: int) -> None:
         reaping.end_session(pid)
 
 
+def admit_arrivals() -> int:
+    """Let past limits whoever may of those that are new there; returns how many. Cheap where nobody is."""
+    return DatabaseBroker(conf.get_settings().database).admit()
+
+
 def tend_limits() -> float | None:
     """Let past limits whoever may by now, and take back permits of runs that are gone.
 

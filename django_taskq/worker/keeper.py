@@ -59,6 +59,7 @@ class Keeper(Service):
         self._deaths: deque[tuple[Death, Path]] = deque()
         self._stalled: deque[tuple[int, int, int]] = deque()
         self._ended: deque[tuple[int, Mapping[int, TaskqError]]] = deque()
+        self._looked_at = -math.inf
         self._until_due: float | None = None
         self._workflows = Duty("look after workflows", self._look_after_workflows, LOOK_INTERVAL)
         # Not by the first look, for which the start of the worker waits.
@@ -88,10 +89,13 @@ class Keeper(Service):
         self.wake()
 
     def work(self) -> float:
-        if self.is_settled:
-            # A ring may announce something due at once; this bounds what rings can cost.
-            time.sleep(SHORTEST_LOOK)
-        return self.look()
+        # Every ring may announce something; this bounds what rings can cost.
+        pause = self._looked_at + SHORTEST_LOOK - time.monotonic()
+        if self.is_settled and pause > 0:
+            time.sleep(pause)
+        until = self.look()
+        self._looked_at = time.monotonic()
+        return until
 
     def look(self) -> float:
         """See to everything that is due; returns the seconds until there may be more.
@@ -125,6 +129,8 @@ class Keeper(Service):
             Duty("settle deaths", self.settle_now),
             Duty("promote due runs", self._promote),
             self._declared,
+            # Where all queues are on servers nobody else hears of them.
+            Duty("let arrivals pass", maintenance.admit_arrivals),
             self._limits,
             self._workflows,
             Duty("rescue the dead", self._rescue, rescue_interval),

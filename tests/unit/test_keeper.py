@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from django_taskq.worker.keeper import Keeper
 DUTIES = [
     "settle_death",
     "seconds_until_due",
+    "admit_arrivals",
     "tend_limits",
     "look_after_workflows",
     "rescue_dead_workers",
@@ -50,7 +52,7 @@ def duties(monkeypatch: pytest.MonkeyPatch) -> Duties:
     monkeypatch.setattr(keeper, "get_broker", lambda: broker)
     for name in ("relay", "sweep", "find_lost"):
         monkeypatch.setattr(broker, name, made.called(name))
-    for name in ("settle_death", "look_after_workflows", "rescue_dead_workers", "prune"):
+    for name in ("settle_death", "admit_arrivals", "look_after_workflows", "rescue_dead_workers", "prune"):
         monkeypatch.setattr(maintenance, name, made.called(name))
     monkeypatch.setattr(maintenance, "seconds_until_due", made.called("seconds_until_due", None))
     monkeypatch.setattr(maintenance, "tend_limits", made.called("tend_limits", None))
@@ -91,4 +93,30 @@ def test_without_the_database_the_look_ends(looking: Keeper, duties: Duties) -> 
     duties.failing["rescue_dead_workers"] = OperationalError("the server is gone")
     with pytest.raises(OperationalError):
         looking.look()
-    assert duties.done == ["settle_death", "seconds_until_due", "tend_limits", "look_after_workflows"]
+    assert duties.done == DUTIES[:5]
+
+
+def test_each_look_lets_pass_and_hands_over_what_is_new(looking: Keeper, duties: Duties) -> None:
+    """Where all queues are on servers nobody else hears of new arrivals."""
+    looking.look()
+    looking._limits.due_at = math.inf
+    duties.done.clear()
+    looking.look()
+    assert [name for name in duties.done if name in ("admit_arrivals", "tend_limits", "relay")] == [
+        "admit_arrivals",
+        "relay",
+    ]
+
+
+def test_the_first_ring_after_a_pause_is_heard_at_once_and_the_next_ones_bounded(
+    looking: Keeper, duties: Duties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    now = [100.0]
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(keeper.time, "sleep", pauses.append)
+    looking.settle_now()
+    for passed in (0.0, 0.02, 0.3):
+        now[0] += passed
+        looking.work()
+    assert pauses == [pytest.approx(0.03)]
