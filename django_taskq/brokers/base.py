@@ -149,7 +149,10 @@ class Broker(ABC):
 
     @property
     def is_behind(self) -> bool:
-        """Whether this thread's last claim found nothing only because it gave up looking: there may be more."""
+        """Whether there may be more although this thread's last claim found nothing.
+
+        It gave up looking, or has just handed something over that nobody may have taken yet.
+        """
         return False
 
     def doubt(self) -> float:

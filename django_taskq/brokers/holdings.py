@@ -115,6 +115,7 @@ class InHand(threading.local):
         self.may_have_row: set[tuple[int, int]] = set()
         self.has_ready = False
         self.is_behind = False  # the last claim met nothing but tickets that are good no more
+        self.published_until = 0.0
         self.depth = 0
 
     def is_owing(self, alias: str) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,7 +36,10 @@ from django_taskq.steps import Link
 
 logger = logging.getLogger("django_taskq")
 
-SENDING = 0.5  # seconds within which a server that sends work by itself has begun to
+# Seconds within which a server that sends work by itself has begun to.
+SENDING = 0.5
+# For so many seconds who has published something does not call itself idle: nobody may have taken it yet.
+PUBLISHED = 0.1
 
 
 class MixedBroker(Broker):
@@ -184,7 +188,7 @@ class MixedBroker(Broker):
 
     @property
     def is_behind(self) -> bool:
-        return self._own.is_behind
+        return self._own.is_behind or time.monotonic() < self._own.published_until
 
     def doubt(self) -> float:
         if any(self.outbox.is_resting(alias) for alias in self.depots):
@@ -314,7 +318,8 @@ class MixedBroker(Broker):
         if self._own.has_ready:
             self._own.has_ready = False
             try:
-                self.outbox.relay()
+                if self.outbox.relay():
+                    self._own.published_until = time.monotonic() + PUBLISHED
             except Error as error:
                 # The supervisors do the same once a second.
                 logger.warning("could not publish at once: %s", error)

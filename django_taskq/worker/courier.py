@@ -215,6 +215,8 @@ class Courier:
         want = self._wanted(outcomes)
         if not (outcomes or want or self._doubtful):
             return
+        if want:
+            self._table.words[table.DRY] = 0  # it is about to take what somebody else may have to find gone
         if want and (self._has_rung or self._had_rung):
             self._broker.admit()
         lost, taken = list[Outcome](), list[Delivery]()
@@ -303,10 +305,11 @@ class Courier:
             for slot, delivery in lasting:
                 slot.is_marked |= slot.delivery is delivery
         for lane in self._lanes:
-            if self._gives_back or self._has_closed or lane.is_slow:
-                # Also when a queue is closed: what of it was fetched may be for others, and what else was comes back
-                # with the next fetch.
-                taken = lane.take_back()
+            # Also when a queue is closed: what of it was fetched may be for others, and what else was comes back with
+            # the next fetch.
+            is_all = self._gives_back or self._has_closed or lane.is_slow
+            if is_all or lane.excess:
+                taken = lane.take_back(None if is_all else lane.excess)
                 if self._quota is not None:
                     self._quota += len(taken)
                 self._release(taken)

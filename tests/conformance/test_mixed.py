@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -207,6 +208,17 @@ class TestTickets:
             assert mixed.take(1, first=number) == []
             assert mixed.broker.is_behind
         assert mixed.take_ids(1, first=6) == [good.id]
+        assert not mixed.broker.is_behind
+
+    def test_who_has_just_published_is_not_idle(self, mixed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody may have taken it yet, and a worker that is to end when all is done would end too early."""
+        mixed.put()
+        (run,) = mixed.take()
+        assert not mixed.broker.is_behind
+        mixed.settle(Action.RETRY, run)
+        assert mixed.broker.is_behind
+        now = time.monotonic()
+        monkeypatch.setattr("django_taskq.brokers.mixed.time.monotonic", lambda: now + 1)
         assert not mixed.broker.is_behind
 
     def test_the_row_knows_the_attempt(self, mixed: Bed) -> None:

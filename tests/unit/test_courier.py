@@ -11,8 +11,8 @@ import pytest
 
 from django_taskq.brokers.memory import MemoryBroker
 from django_taskq.worker import lane
-from django_taskq.worker.orders import QUEUES, QUIET, STOP, WORK, Order
-from django_taskq.worker.table import IDLE
+from django_taskq.worker.orders import QUEUES, QUIET, RING, STOP, WORK, Order
+from django_taskq.worker.table import DRY, IDLE
 from tests.unit.benching import Bench
 from tests.unit.making import make_task
 from tests.waiting import wait_for
@@ -147,6 +147,51 @@ def test_what_was_fetched_of_a_closed_queue_is_given_back(bench: Any, monkeypatc
     may_end.set()
     wait_for(lambda: worker.table.words[IDLE])
     assert worker.broker.size("default") == 5
+
+
+def test_what_would_wait_too_long_behind_runs_that_last_longer_than_those_before_is_given_back(bench: Any) -> None:
+    # Given one that has seen short runs alone, and fetched as many of another task
+    calls: list[int] = []
+
+    def lasts() -> None:
+        calls.append(1)
+        time.sleep(0.02)  # what a run takes, and not a wait for anything
+
+    make_task(lasts)
+    worker = bench()
+    prefetch = worker.courier.threads._prefetch
+    prefetch.observe(0.01, 100)
+    prefetch.held(250)
+    worker.put("lasts", 500)
+    worker.start()
+
+    # Then others may have what it would take seconds to come to, and it goes on with the first ones
+    wait_for(lambda: worker.broker.size("default") > 400)
+    assert worker.broker.size("default") + worker.courier.threads.load + len(calls) >= 500
+    wait_for(lambda: len(calls) > 30)
+    os.write(worker.orders, STOP)
+    assert worker.has_ended()
+    assert worker.broker.size("default") + len(calls) == 500
+
+
+def test_who_takes_something_does_not_say_meanwhile_that_there_is_nothing(bench: Any) -> None:
+    """In one moment its broker may have handed it over, and nobody else would find it there."""
+    seen: list[int] = []
+
+    class WatchedBroker(MemoryBroker):
+        def claim(self, *args: Any) -> list[Any]:
+            seen.append(worker.table.words[DRY])
+            return super().claim(*args)
+
+    worker = bench(broker=WatchedBroker())
+    worker.start()
+    wait_for(lambda: worker.table.words[DRY])
+    make_task(lambda: None, name="counts")
+    worker.put("counts")
+    os.write(worker.orders, Order(RING).dumps())
+    wait_for(lambda: worker.broker.size("default") == 0)
+    assert len(seen) >= 1
+    assert set(seen) == {0}
 
 
 class AdmittingBroker(MemoryBroker):
