@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from django_taskq import Task
@@ -66,19 +67,23 @@ LIMITED: dict[str, tuple[str, Task[[int], int]]] = {
 }
 
 
-def measure_limits(stage: Stage) -> dict[str, Figure]:
-    """Runs of limited tasks, and of one in batches, beside the same of a plain task."""
+def measure_limits(stage: Stage, clear: Callable[[], None] | None = None) -> dict[str, Figure]:
+    """Runs of limited tasks, and of one in batches, beside the same of a plain task.
+
+    ``clear`` is for where there is more to empty than tables.
+    """
+    clear = clear or partial(_clear, stage)
     figures = {name: Figure(title, "runs/s", beside="plain") for name, (title, _) in LIMITED.items()}
     for number in range(stage.plan.repeat):
         for name, (_, task) in LIMITED.items():
             stage.tell(f"drain {name} {number + 1}/{stage.plan.repeat}")
             plain, unused = Figure("", ""), Figure("", "")
             for chosen, figure in ((noop, plain), (task, figures[name])):
-                _clear(stage)
+                clear()
                 first_id, _ = rows.fill(stage.plan.runs, chosen)
                 drain_rows(stage.plan, first_id, figure, unused, chosen)
             figures[name].raw_all += plain.all
-    _clear(stage)
+    clear()
     return figures
 
 

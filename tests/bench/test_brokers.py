@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 Start = Callable[..., BenchProcess]
 
 RATES = {"enqueue", "enqueue_without_rows", "enqueue_many", "enqueue_many_without_rows", "drain", "drain_without_rows"}
+RATES |= {"limited_to_3", "limited_to_100", "keyed", "batched"}
 OTHERS = {"latency_p50", "latency_p95", "latency_p99", "memory", "startup"}
 WITHOUT_RAW = {"drain_wall"}
 MAY_BE_ZERO = {"idle"}  # in steps of a hundredth of a second

@@ -187,3 +187,25 @@ def test_a_run_of_another_key_starts_at_once(place: Place, history: History, req
             live["much"] += 1 if line.what == "start" else -1
             assert live["much"] <= 1
     process.kill_tree()
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True)
+def test_a_burst_ends_with_the_last_of_those_that_wait_for_each_other(place: Place, history: History) -> None:
+    note_one_of_three.enqueue_many([((history.path, str(number), 0.0), {}) for number in range(200)])
+    process = start(place, "--processes", "2", "--burst", ready=False)
+    assert process.wait(60) == 0
+    assert history.count("end") == 200
+    assert not TaskRecord.objects.exclude(status=Status.SUCCESSFUL).exists()
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True)
+def test_who_may_start_does_so_at_once_in_an_idle_worker(place: Place, history: History) -> None:
+    process = start(place, "--processes", "1")
+    took = []
+    for number in range(7):
+        began = time.monotonic()
+        note_of_tenant.enqueue(history.path, "one", str(number))
+        took.append(history.wait_for("start", str(number)).at - began)
+    # A supervisor that only looked now and then would take half a second on the average.
+    assert sorted(took)[len(took) // 2] < 0.3
+    stop(process)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django_taskq import conf
+from django_taskq.bench import drains
 from django_taskq.bench.depots import rates, waiting
 from django_taskq.bench.depots.base import connect
 from django_taskq.bench.depots.targets import shown
@@ -25,6 +27,8 @@ def measure(stage: Stage) -> tuple[dict[str, Any], dict[str, Figure]]:
         figures |= waiting.measure_idle_worker(there)
     if plan.wants("startup"):
         figures |= waiting.measure_startup(there)
+    if plan.wants("limits"):
+        figures |= drains.measure_limits(there, partial(rates.clear, there))
     if plan.wants("drain"):
         figures |= rates.measure_drain(there)
     found = {"broker": shown(config.url), **server.about()}
