@@ -192,7 +192,10 @@ class TestTickets:
         TaskRecord.objects.all().delete()
         assert mixed.take() == []
 
-    def test_a_cancelled_backlog_is_passed_over(self, mixed: Bed, depot: MemoryDepot) -> None:
+    def test_a_cancelled_backlog_is_passed_over(
+        self, mixed: Bed, depot: MemoryDepot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(intake, "STALE_FOR", 60.0)
         mixed.put(50, priority=1)
         TaskRecord.objects.all().cancel()
         (good,) = mixed.put()

@@ -152,10 +152,11 @@ def test_what_was_fetched_of_a_closed_queue_is_given_back(bench: Any, monkeypatc
 def test_what_would_wait_too_long_behind_runs_that_last_longer_than_those_before_is_given_back(bench: Any) -> None:
     # Given one that has seen short runs alone, and fetched as many of another task
     calls: list[int] = []
+    never = threading.Event()
 
     def lasts() -> None:
         calls.append(1)
-        time.sleep(0.02)  # what a run takes, and not a wait for anything
+        never.wait(0.02)
 
     make_task(lasts)
     worker = bench()
