@@ -65,9 +65,9 @@ _LEAVE = "DELETE FROM taskq_permit WHERE task_id IN (SELECT value FROM json_each
 _CLAIM_BEHIND = f"""
     UPDATE taskq_task SET status = 'RUNNING', waits_at = NULL, worker_id = %s, claim = %s + number
     FROM (
-        SELECT task_id, row_number() OVER (ORDER BY priority DESC, id) - 1 AS number FROM (
-            SELECT id, task_id, priority, gates FROM taskq_permit WHERE state < 2 AND key = %s
-            ORDER BY priority DESC, id LIMIT %s
+        SELECT task_id, number FROM (
+            SELECT task_id, gates, row_number() OVER (ORDER BY priority DESC, id) - 1 AS number
+            FROM taskq_permit WHERE state < 2 AND key = %s ORDER BY priority DESC, id LIMIT %s
         ) WHERE gates = (SELECT gates FROM taskq_permit WHERE task_id = %s AND key = %s AND state = 2)
     ) AS waiting
     WHERE taskq_task.id = waiting.task_id AND +status = 'WAITING' AND waits_at = {AT_GATE}
