@@ -141,7 +141,7 @@ class Outbox:
     def _published(self, rows: list[TaskRecord], until: datetime) -> int:
         # An exchange's message is no run: its copies are.
         self._ready.filter(pk__in=[row.pk for row in rows if row.queue_name.startswith(EXCHANGE)]).delete()
-        self._ready.filter(pk__in=[row.pk for row in rows], publish_after=until).update(publish_after=None)
+        _note_published(self._ready.filter(pk__in=[row.pk for row in rows], publish_after=until))
         return len(rows)
 
     def _refuse(self, row: TaskRecord, reason: str) -> int:
@@ -217,7 +217,20 @@ class Published:
         published = self._rows.records.filter(status=Status.READY, publish_after__isnull=False)
         try:
             for start in range(0, len(ids), LOST_AT_ONCE):
-                published.filter(pk__in=ids[start : start + LOST_AT_ONCE]).update(publish_after=None)
+                _note_published(published.filter(pk__in=ids[start : start + LOST_AT_ONCE]))
         except Error as error:
             # The enqueue itself has succeeded, and the outbox bears being told nothing.
             logger.warning("published runs could not be noted: %s", error)
+
+
+def _note_published(rows: TaskQuerySet) -> None:
+    """Clear the column of these rows, but those that are locked: whoever is claiming them does it himself.
+
+    To wait for him would be to wait in a circle: he may hold some of them already, in another order.
+    """
+    if not connections[rows.db].features.has_select_for_update_skip_locked:
+        rows.update(publish_after=None)
+        return
+    with transaction.atomic(using=rows.db):
+        free = list(rows.select_for_update(skip_locked=True).values_list("pk", flat=True))
+        rows.filter(pk__in=free).update(publish_after=None)

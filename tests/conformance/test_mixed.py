@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
@@ -110,6 +111,43 @@ class TestPublishing:
             TaskRecord.objects.update(publish_after=timezone.now())
             mixed.promote()
             assert mixed.take_ids() == [message.id]
+
+    @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite knows no locks on rows")
+    def test_noting_what_was_published_waits_for_nobody_who_claims_it(self, mixed: Bed, depot: MemoryDepot) -> None:
+        depot.fail = {"publish"}
+        with transaction.atomic():
+            first, second = mixed.put(2)
+        depot.fail = set()
+        TaskRecord.objects.update(publish_after=timezone.now())
+        is_locked, may_end = threading.Event(), threading.Event()
+
+        def claim_slowly() -> None:
+            with transaction.atomic():
+                TaskRecord.objects.select_for_update().get(pk=second.id)
+                is_locked.set()
+                may_end.wait(10)
+            connection.close()
+
+        claimant, publish = threading.Thread(target=claim_slowly), depot.publish
+
+        def be_taken_at_once(messages: Sequence[Message]) -> None:
+            publish(messages)
+            claimant.start()
+            assert is_locked.wait(10)
+
+        depot.publish = be_taken_at_once  # type: ignore[method-assign]
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '2s'")
+        try:
+            assert mixed.broker.relay() == 2
+        finally:
+            may_end.set()
+            claimant.join()
+            connection.close()  # and with it the timeout
+        assert row(first).publish_after is None
+        assert row(second).publish_after is not None, "whoever claims it clears the column with the claim"
+        assert second.id in mixed.take_ids()
+        assert row(second).publish_after is None
 
     @pytest.mark.parametrize("tracking", Tracking)
     def test_nothing_leaves_before_the_commit(self, mixed: Bed, depot: MemoryDepot, tracking: Tracking) -> None:
