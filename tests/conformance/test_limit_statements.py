@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from django_taskq.brokers.database import get_dialect
@@ -21,6 +22,7 @@ from django_taskq.message import new_ids
 from django_taskq.models import Limit, Permit, TaskRecord
 from django_taskq.models.flow import PermitState
 from django_taskq.status import FINAL, Status
+from tests.conformance import comparing
 from tests.unit.making import ago
 
 pytestmark = pytest.mark.django_db
@@ -104,17 +106,7 @@ def snapshot() -> dict[str, Any]:
     return found
 
 
-def compare(plain: Callable[[], Any], written: Callable[[], Any]) -> Any:
-    """Do the same thing both ways to the same rows: equal answers, equal tables."""
-    before = snapshot()
-    with transaction.atomic():
-        expected = plain()
-        expected_rows = snapshot()
-        transaction.set_rollback(True)
-    assert snapshot() == before
-    assert written() == expected
-    assert snapshot() == expected_rows
-    return expected
+compare = partial(comparing.compare, snapshot)
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from django_taskq.brokers.database import get_dialect
@@ -18,6 +19,7 @@ from django_taskq.message import NO_ROOM, Message, Room, new_ids
 from django_taskq.models import TaskRecord, Workflow, WorkflowLink
 from django_taskq.status import FINAL, Status
 from django_taskq.steps import Link, LinkKind
+from tests.conformance import comparing
 from tests.unit.making import make_message
 
 pytestmark = [pytest.mark.django_db, pytest.mark.parametrize("seed", range(8))]
@@ -97,17 +99,7 @@ def snapshot() -> dict[str, Any]:
     return found
 
 
-def compare(plain: Callable[[], Any], written: Callable[[], Any]) -> Any:
-    """Do the same thing both ways to the same rows: equal answers, equal tables."""
-    before = snapshot()
-    with transaction.atomic():
-        expected = plain()
-        expected_rows = snapshot()
-        transaction.set_rollback(True)
-    assert snapshot() == before
-    assert written() == expected
-    assert snapshot() == expected_rows
-    return expected
+compare = partial(comparing.compare, snapshot)
 
 
 @pytest.fixture
