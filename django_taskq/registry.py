@@ -87,6 +87,12 @@ def find(name: str) -> Task[Any, Any] | None:
     return task
 
 
+def is_batch(name: str) -> bool:
+    """Whether the calls of this task come in batches; False for one that is not known here."""
+    task = _tasks.get(name)
+    return task is not None and task.options.batch_size is not None
+
+
 def batch_names() -> list[str]:
     """The tasks whose calls come in batches."""
     return [name for name, task in _tasks.items() if task.options.batch_size is not None]

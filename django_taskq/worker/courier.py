@@ -308,8 +308,9 @@ class Courier:
             # Also when a queue is closed: what of it was fetched may be for others, and what else was comes back with
             # the next fetch.
             is_all = self._gives_back or self._has_closed or lane.is_slow
-            if is_all or lane.excess:
-                taken = lane.take_back(None if is_all else lane.excess)
+            excess = None if is_all else lane.excess
+            if excess != 0:
+                taken = lane.take_back(excess)
                 if self._quota is not None:
                     self._quota += len(taken)
                 self._release(taken)

@@ -121,10 +121,7 @@ class Fetcher:
 
     def _follow(self, deliveries: list[Delivery], limit: int) -> list[Delivery]:
         """What waits for the places of these. Not those of batches, whose members run at the same time."""
-        leaders = [delivery for delivery in deliveries if is_gated(delivery.headers)]
-        if leaders:
-            batches = registry.batch_names()
-            leaders = [delivery for delivery in leaders if delivery.name not in batches]
+        leaders = [run for run in deliveries if is_gated(run.headers) and not registry.is_batch(run.name)]
         if not leaders:
             return []
         return self._broker.follow(self._process_id, leaders, limit, self.next_claim + len(deliveries))

@@ -8,7 +8,9 @@ from itertools import count
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 
 from django_taskq import maintenance, registry
 from django_taskq.brokers import get_broker
@@ -135,6 +137,16 @@ def test_nobody_follows_where_several_may_run_or_starts_are_counted(options: dic
     process = Process(runs_singly=singly)
     assert process.fetch() == [0]
     assert permits(PermitState.FOLLOWING) == []
+
+
+def test_who_cannot_be_followed_costs_no_look() -> None:
+    limited(3, rate_limit="5/s", concurrency=5)
+    process = Process()
+    leaders = process.broker.claim("default", 5, process.id, 1)
+    assert leaders
+    with CaptureQueriesContext(connection) as queries:
+        assert process.broker.follow(process.id, leaders, 100, 50) == []
+    assert queries.captured_queries == []
 
 
 def test_another_queue_is_not_fetched_from() -> None:

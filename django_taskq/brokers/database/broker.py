@@ -19,7 +19,7 @@ from django_taskq.brokers.database.advancing import move_on
 from django_taskq.brokers.database.dialect import Dialect, Finished, is_at_gate
 from django_taskq.brokers.database.ends import write_ends
 from django_taskq.brokers.database.feeding import feed
-from django_taskq.brokers.database.following import disband, follow, give_places_back
+from django_taskq.brokers.database.following import disband, give_places_back, places_of
 from django_taskq.brokers.database.leaving import let_others_pass
 from django_taskq.brokers.database.postgresql import PostgreSQL
 from django_taskq.brokers.database.rows import UNCLAIMED, stored_time, to_message
@@ -127,9 +127,13 @@ class DatabaseBroker(Broker):
         return feed(self.using, self.dialect, claimed)
 
     def follow(self, process_id: int, leaders: Sequence[Delivery], limit: int, first_claim: int) -> list[Delivery]:
+        places, connection = places_of(leaders, limit), connections[self.using]
+        if not places:
+            return []
+
         def claim() -> list[Delivery]:
             with transaction.atomic(using=self.using):
-                return follow(self, process_id, leaders, limit, first_claim)
+                return self.dialect.claim_behind(connection, process_id, places, first_claim)
 
         return feed(self.using, self.dialect, persist(self.using, claim))
 

@@ -28,8 +28,8 @@ MOST_PLACES = 100
 _SHARED = frozenset({Kind.LOCK, Kind.TASK, Kind.GROUP, Kind.QUEUE})
 
 
-def follow(rows: Rows, process_id: int, leaders: Sequence[Delivery], limit: int, first_claim: int) -> list[Delivery]:
-    """Claim up to ``limit`` runs that wait for the places of these, which the process has just claimed."""
+def places_of(leaders: Sequence[Delivery], limit: int) -> list[Place]:
+    """The places of these runs, which a process has just claimed, that others may follow: up to ``limit`` in all."""
     places: dict[str, Delivery] = {}
     for run in leaders:
         gates = gates_of(run.headers)
@@ -39,8 +39,7 @@ def follow(rows: Rows, process_id: int, leaders: Sequence[Delivery], limit: int,
     if not chosen:
         return []
     most = limit // len(chosen)
-    asked = [Place(run.id, key, run.name, run.queue_name, most) for key, run in chosen]
-    return rows.dialect.claim_behind(connections[rows.using], process_id, asked, first_claim)
+    return [Place(run.id, key, run.name, run.queue_name, most) for key, run in chosen]
 
 
 def give_places_back(rows: Rows, process_id: int, released: Collection[str]) -> None:
